@@ -1,0 +1,86 @@
+"""An unofficial asyncio client of the Sectigo IoT Manager certificate API.
+
+```python
+async with SectigoClient(username="ops", password=..., endpoint=...) as client:
+    batch = await client.batches.create(authority_id=42, params={"commonName": "gw7.example.com", ...})
+    await client.batches.wait(batch.batch_id)
+    archive = await client.batches.download(batch.batch_id)
+```
+
+Errors are in `sectigo_async.errors`, keys and certificates in `sectigo_async.pki`, a simulator of the service in
+`sectigo_async.sandbox`, helpers for your own tests in `sectigo_async.testing`.
+"""
+
+from typing import TYPE_CHECKING
+
+from sectigo_async._version import __version__
+from sectigo_async.client import SectigoClient
+from sectigo_async.clock import Clock, SystemClock
+from sectigo_async.config import DEFAULT, Config, Environment, Timeout
+from sectigo_async.credentials import FileTokenStore, MemoryTokenStore, StoredToken, TokenStore
+from sectigo_async.errors import SectigoError
+from sectigo_async.models import (
+    Authority,
+    Batch,
+    BatchStatus,
+    FoundCertificate,
+    FoundCertificates,
+    Licenses,
+    Organization,
+    Parameter,
+    ProcessingInfo,
+    Profile,
+    ProfileDetail,
+    ReportedStatus,
+    RevocationReason,
+)
+from sectigo_async.resources import Issued
+from sectigo_async.secrets import Secret
+from sectigo_async.wire.reply import Reply
+
+if TYPE_CHECKING:
+    from sectigo_async.pki import Archive, IssuedCertificate
+
+__all__ = [
+    "DEFAULT",
+    "Archive",
+    "Authority",
+    "Batch",
+    "BatchStatus",
+    "Clock",
+    "Config",
+    "Environment",
+    "FileTokenStore",
+    "FoundCertificate",
+    "FoundCertificates",
+    "Issued",
+    "IssuedCertificate",
+    "Licenses",
+    "MemoryTokenStore",
+    "Organization",
+    "Parameter",
+    "ProcessingInfo",
+    "Profile",
+    "ProfileDetail",
+    "Reply",
+    "ReportedStatus",
+    "RevocationReason",
+    "Secret",
+    "SectigoClient",
+    "SectigoError",
+    "StoredToken",
+    "SystemClock",
+    "Timeout",
+    "TokenStore",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load what needs `cryptography` only when somebody asks for it: it would double the import time."""
+    if name in {"Archive", "IssuedCertificate"}:
+        from sectigo_async import pki
+
+        return getattr(pki, name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

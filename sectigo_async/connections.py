@@ -1,0 +1,124 @@
+"""Connections: leased one request at a time, over one TLS context, through the proxy the environment names.
+
+httpx's own pool degrades badly past a few concurrent requests, so each connection here serves one request at a
+time and is given back when its reply is closed.
+"""
+
+import asyncio
+import functools
+import ssl
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import urlsplit
+
+import httpx
+
+from sectigo_async.config import Config, is_loopback
+
+FRESH = "sectigo_async.fresh_connection"
+"""Request extension: send this one over a connection that nobody used before."""
+
+
+@functools.cache
+def shared_ssl_context() -> ssl.SSLContext:
+    """Return the process's TLS context, which trusts what the operating system trusts."""
+    import truststore
+
+    context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def environment_proxy(endpoint: str) -> str | None:
+    """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name for `endpoint`; never one for loopback."""
+    url = urlsplit(endpoint)
+    host = url.hostname or ""
+    if is_loopback(host) or urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(url.scheme) or proxies.get("all")
+
+
+def open_connections(
+    config: Config, *, ssl_context: ssl.SSLContext | None, proxy: str | None
+) -> httpx.AsyncBaseTransport:
+    """Return the transport for `config`: leased connections to its endpoint.
+
+    Args:
+        config: endpoint and number of connections.
+        ssl_context: TLS context; the shared one when not given.
+        proxy: URL of a proxy; what the environment says when not given.
+    """
+    secure = config.endpoint.startswith("https:")
+    context = (ssl_context or shared_ssl_context()) if secure else False
+    via = proxy or environment_proxy(config.endpoint)
+
+    def connect() -> httpx.AsyncBaseTransport:
+        return httpx.AsyncHTTPTransport(
+            verify=context, proxy=via, trust_env=False, limits=httpx.Limits(max_connections=1)
+        )
+
+    return LeasedTransport(config.connections, connect)
+
+
+class LeasedTransport(httpx.AsyncBaseTransport):
+    """Lends out connections, each for one request at a time; the one used last is lent first.
+
+    Args:
+        size: how many there are at most (1 or more).
+        connect: makes a transport that holds one connection.
+    """
+
+    def __init__(self, size: int, connect: Callable[[], httpx.AsyncBaseTransport]) -> None:
+        self._connect = connect
+        self._places = asyncio.Semaphore(size)
+        self._idle: list[httpx.AsyncBaseTransport] = []
+        self.leased = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request` over a leased connection, which the reply's end gives back."""
+        await self._places.acquire()
+        self.leased += 1
+        fresh = bool(request.extensions.get(FRESH))
+        connection = self._idle.pop() if self._idle and not fresh else self._connect()
+        try:
+            response = await connection.handle_async_request(request)
+        except BaseException:
+            await self._give_back(connection, keep=False)
+            raise
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _Leased(response.stream, functools.partial(self._give_back, connection, keep=not fresh))
+        return response
+
+    async def _give_back(self, connection: httpx.AsyncBaseTransport, *, keep: bool) -> None:
+        self.leased -= 1
+        self._places.release()
+        if keep:
+            self._idle.append(connection)
+        else:
+            await connection.aclose()
+
+    async def aclose(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            await self._idle.pop().aclose()
+
+
+class _Leased(httpx.AsyncByteStream):
+    """A reply's body that gives its connection back, once, when it is closed."""
+
+    def __init__(self, inner: httpx.AsyncByteStream, give_back: Callable[[], Awaitable[None]]) -> None:
+        self._inner = inner
+        self._give_back: Callable[[], Awaitable[None]] | None = give_back
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._inner:
+            yield piece
+
+    async def aclose(self) -> None:
+        give_back, self._give_back = self._give_back, None
+        try:
+            await self._inner.aclose()
+        finally:
+            if give_back is not None:
+                await give_back()

@@ -1,0 +1,33 @@
+"""Keys, certificate signing requests, archives and certificates. No network.
+
+A certificate is saved before it is judged: what these functions find wrong is told, never thrown away.
+"""
+
+from sectigo_async.pki.archive import Archive, Member, MemberKind
+from sectigo_async.pki.certificates import ChainCheck, ChainStatus, IssuedCertificate, check_chain
+from sectigo_async.pki.csr import describe_requests, make_csr, read_requests, without_dns_name
+from sectigo_async.pki.files import StagedFile, safe_name, write_private
+from sectigo_async.pki.keys import KeyAlgorithm, PrivateKey, describe_key, generate_key, key_pem, load_key
+
+__all__ = [
+    "Archive",
+    "ChainCheck",
+    "ChainStatus",
+    "IssuedCertificate",
+    "KeyAlgorithm",
+    "Member",
+    "MemberKind",
+    "PrivateKey",
+    "StagedFile",
+    "check_chain",
+    "describe_key",
+    "describe_requests",
+    "generate_key",
+    "key_pem",
+    "load_key",
+    "make_csr",
+    "read_requests",
+    "safe_name",
+    "without_dns_name",
+    "write_private",
+]

@@ -1,0 +1,217 @@
+"""Issued certificates, and what can be said about them."""
+
+import enum
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509 import verification
+
+from sectigo_async.pki.csr import common_name, dns_names
+from sectigo_async.pki.files import make_directory, write_private
+from sectigo_async.pki.keys import PrivateKey, describe_key, key_pem
+from sectigo_async.secrets import Secret
+
+
+class ChainStatus(enum.Enum):
+    """What is known about a certificate's chain."""
+
+    VERIFIED = "verified"
+    NOT_PINNED = "root not pinned"
+    FAILED = "failed"
+
+
+@attrs.frozen
+class ChainCheck:
+    """What checking a chain found.
+
+    Attributes:
+        status: the verdict; `NOT_PINNED` where no root was given to check against.
+        detail: why it failed, or nothing.
+    """
+
+    status: ChainStatus
+    detail: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class IssuedCertificate:
+    """A certificate from an archive, with what was checked about it.
+
+    Attributes:
+        certificate: the certificate.
+        chain: its issuers as far as the archive holds them, nearest first, without the root.
+        key: the private key, where the archive or the caller had it.
+        member: name of the archive's member it came from; for display only.
+        key_match: whether `key` belongs to it; `None` where no key was at hand to compare.
+        name_match: whether it names nothing but what was expected; `None` where nothing was said.
+        chain_check: whether it leads to a root that was given.
+    """
+
+    certificate: x509.Certificate = attrs.field(repr=lambda value: value.subject.rfc4514_string())
+    chain: tuple[x509.Certificate, ...] = attrs.field(default=(), repr=False)
+    key: PrivateKey | None = attrs.field(default=None, repr=False)
+    member: str = ""
+    key_match: bool | None = None
+    name_match: bool | None = None
+    chain_check: ChainCheck = ChainCheck(ChainStatus.NOT_PINNED)
+
+    @property
+    def common_name(self) -> str:
+        """The subject's common name."""
+        return common_name(self.certificate.subject)
+
+    @property
+    def dns_names(self) -> tuple[str, ...]:
+        """The DNS names it is for."""
+        return dns_names(self.certificate)
+
+    @property
+    def serial_number(self) -> str:
+        """The serial number as the service writes it: upper-case hex."""
+        return f"{self.certificate.serial_number:X}"
+
+    @property
+    def not_after(self) -> datetime:
+        """Until when it is valid (aware)."""
+        return self.certificate.not_valid_after_utc
+
+    @property
+    def key_description(self) -> str:
+        """What kind of key it is for, e.g. `EC P-256`."""
+        return describe_key(self.certificate.public_key())
+
+    @property
+    def sound(self) -> bool:
+        """Whether no check failed. A check that was not made does not count."""
+        failed = self.chain_check.status is ChainStatus.FAILED
+        return self.key_match is not False and self.name_match is not False and not failed
+
+    def certificate_pem(self) -> bytes:
+        """Return the certificate as PEM."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def chain_pem(self) -> bytes:
+        """Return its issuers as PEM, nearest first, without the root."""
+        return b"".join(issuer.public_bytes(serialization.Encoding.PEM) for issuer in self.chain)
+
+    def write_to(self, directory: Path, *, overwrite: bool = False) -> None:
+        """Write `cert.pem`, `chain.pem`, `fullchain.pem` and, with a key, `privkey.pem`, all 0600 (blocking).
+
+        Args:
+            directory: where to; made 0700 if it is missing.
+            overwrite: whether files of other content may be replaced. A key is never replaced.
+
+        Raises:
+            FileError: a file cannot be written, or another stands there.
+        """
+        make_directory(directory)
+        if self.key is not None:
+            write_private(directory / "privkey.pem", key_pem(self.key))
+        files = {
+            "cert.pem": self.certificate_pem(),
+            "chain.pem": self.chain_pem(),
+            "fullchain.pem": self.certificate_pem() + self.chain_pem(),
+        }
+        for name, content in files.items():
+            write_private(directory / name, content, overwrite=overwrite)
+
+    def to_pkcs12(self, password: str | Secret) -> bytes:
+        """Return key, certificate and chain as PKCS#12 with today's encryption (PBES2, AES-256).
+
+        Raises:
+            ValueError: there is no private key.
+        """
+        if self.key is None:
+            msg = "there is no private key to put into a PKCS#12 file"
+            raise ValueError(msg)
+        encryption = serialization.BestAvailableEncryption(Secret(password).reveal().encode())
+        return pkcs12.serialize_key_and_certificates(
+            self.common_name.encode() or None, self.key, self.certificate, list(self.chain), encryption
+        )
+
+
+def is_ca(certificate: x509.Certificate) -> bool:
+    """Say whether a certificate may issue others."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Say whether `issuer` signed `certificate`."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def build_chain(certificate: x509.Certificate, pool: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """Return the issuers of `certificate` that `pool` holds, nearest first, without a self-signed root."""
+    chain: list[x509.Certificate] = []
+    candidates = [other for other in pool if other.subject != other.issuer]
+    current = certificate
+    while issuer := next((other for other in candidates if other not in chain and issued_by(current, other)), None):
+        chain.append(issuer)
+        current = issuer
+    return tuple(chain)
+
+
+def _must_be_ca(
+    _policy: verification.Policy, _certificate: x509.Certificate, constraints: x509.BasicConstraints
+) -> None:
+    if not constraints.ca:
+        msg = "an issuer that is not a certificate authority"
+        raise ValueError(msg)
+
+
+def _policy(anchors: Sequence[x509.Certificate], at: datetime) -> verification.ClientVerifier:
+    # Device certificates need not follow the rules of the web: of issuers it is asked that they are authorities,
+    # of certificates only that the signatures, dates and names of the path hold.
+    authority = verification.ExtensionPolicy.permit_all().require_present(
+        x509.BasicConstraints, verification.Criticality.AGNOSTIC, _must_be_ca
+    )
+    return (
+        verification.PolicyBuilder()
+        .store(verification.Store(list(anchors)))
+        .time(at)
+        .extension_policies(ca_policy=authority, ee_policy=verification.ExtensionPolicy.permit_all())
+        .build_client_verifier()
+    )
+
+
+def check_chain(
+    certificate: x509.Certificate,
+    intermediates: Iterable[x509.Certificate],
+    trust: Iterable[x509.Certificate] | None,
+    *,
+    at: datetime | None = None,
+) -> ChainCheck:
+    """Check that `certificate` leads to one of the roots in `trust`.
+
+    The operating system's roots, and any root that came with the certificate, do not count.
+
+    Args:
+        certificate: what to check.
+        intermediates: issuers that may stand between.
+        trust: the roots to trust; without any the answer is `NOT_PINNED`.
+        at: the time to check for (aware); now when not given.
+    """
+    anchors = list(trust or ())
+    if not anchors:
+        return ChainCheck(ChainStatus.NOT_PINNED)
+    moment = at or datetime.now(UTC)
+    if not certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc:
+        return ChainCheck(ChainStatus.FAILED, "the certificate is not valid at this time")
+    try:
+        _policy(anchors, moment).verify(certificate, list(intermediates))
+    except (verification.VerificationError, ValueError) as error:
+        return ChainCheck(ChainStatus.FAILED, f"no path to a trusted root: {error}")
+    return ChainCheck(ChainStatus.VERIFIED)

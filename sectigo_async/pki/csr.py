@@ -1,0 +1,145 @@
+"""Certificate signing requests (PKCS#10)."""
+
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import NameOID
+
+from sectigo_async.errors import InvalidCSRError
+from sectigo_async.pki.keys import PrivateKey
+
+_BLOCK = re.compile(
+    rb"-----BEGIN (NEW )?CERTIFICATE REQUEST-----.+?-----END (NEW )?CERTIFICATE REQUEST-----", re.DOTALL
+)
+_LIMIT = 64 * 1024 * 1024
+_MEMBER_LIMIT = 1024 * 1024
+_ATTRIBUTES = {
+    "organizationName": NameOID.ORGANIZATION_NAME,
+    "organizationalUnitName": NameOID.ORGANIZATIONAL_UNIT_NAME,
+    "localityName": NameOID.LOCALITY_NAME,
+    "stateOrProvinceName": NameOID.STATE_OR_PROVINCE_NAME,
+    "countryName": NameOID.COUNTRY_NAME,
+    "serialNumber": NameOID.SERIAL_NUMBER,
+}
+
+
+def make_csr(
+    key: PrivateKey,
+    common_name: str,
+    *,
+    dns_names: Sequence[str] = (),
+    subject: Mapping[str, str] | None = None,
+) -> bytes:
+    """Make a request for a certificate and return it as PEM.
+
+    Args:
+        key: signs the request; the certificate will be for its public half.
+        common_name: common name of the subject.
+        dns_names: DNS names; `common_name` alone when not given. The service is known to refuse
+            a request without one (api.md 4.4).
+        subject: further parts of the subject: organizationName, organizationalUnitName, localityName,
+            stateOrProvinceName, countryName, serialNumber.
+
+    Raises:
+        InvalidCSRError: a name cannot stand in a request.
+    """
+    names = list(dns_names) or [common_name]
+    try:
+        attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+        attributes += [x509.NameAttribute(_ATTRIBUTES[name], text) for name, text in (subject or {}).items()]
+        builder = x509.CertificateSigningRequestBuilder(
+            subject_name=x509.Name(attributes),
+        ).add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    except KeyError as error:
+        problem = f"{error.args[0]!r} is not a part of the subject; use one of {', '.join(_ATTRIBUTES)}"
+    except ValueError as error:
+        problem = f"no request for {common_name!r}: {error}"
+    raise InvalidCSRError(problem)
+
+
+def read_requests(data: bytes) -> tuple[x509.CertificateSigningRequest, ...]:
+    """Read every request in `data`: PEM text with one or many, or a ZIP of .csr and .pem files.
+
+    Raises:
+        InvalidCSRError: there is none, or one is damaged.
+    """
+    texts = _members(data) if data.startswith(b"PK\x03\x04") else [data]
+    blocks = [match.group() for text in texts for match in _BLOCK.finditer(text)]
+    if not blocks:
+        raise InvalidCSRError(
+            "there is no certificate signing request in it",
+            hint="a request is PEM text that starts with -----BEGIN CERTIFICATE REQUEST-----",
+        )
+    return tuple(_parse(block, number) for number, block in enumerate(blocks, start=1))
+
+
+def _parse(block: bytes, number: int) -> x509.CertificateSigningRequest:
+    hint = "make it anew, for example with openssl req -new"
+    try:
+        request = x509.load_pem_x509_csr(block)
+        signed = request.is_signature_valid
+    except Exception as error:  # noqa: BLE001 - cryptography raises whatever its backend meets in hostile input
+        problem = f"request {number} is damaged: {error}"
+    else:
+        if signed:
+            return request
+        problem = f"request {number} is damaged: its signature does not fit its key"
+    raise InvalidCSRError(problem, hint=hint)
+
+
+def _members(data: bytes) -> list[bytes]:
+    texts: list[bytes] = []
+    left = _LIMIT
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for info in archive.infolist():
+                if not info.filename.lower().endswith((".csr", ".pem")):
+                    continue
+                with archive.open(info) as member:
+                    texts.append(member.read(_MEMBER_LIMIT + 1))
+                left -= len(texts[-1])
+                if len(texts[-1]) > _MEMBER_LIMIT or left < 0:
+                    break
+            else:
+                return texts
+        problem = "the ZIP holds more than requests need"
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        problem = f"the ZIP is damaged: {error}"
+    raise InvalidCSRError(problem)
+
+
+def dns_names(request: x509.CertificateSigningRequest | x509.Certificate) -> tuple[str, ...]:
+    """Return the DNS names of a request or certificate."""
+    try:
+        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    return tuple(names.get_values_for_type(x509.DNSName))
+
+
+def common_name(subject: x509.Name) -> str:
+    """Return the common name, or nothing where there is none."""
+    found = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[0].value) if found else ""
+
+
+def without_dns_name(requests: Sequence[x509.CertificateSigningRequest]) -> tuple[str, ...]:
+    """Return the common names of the requests that name no DNS name.
+
+    The service accepts such a request, and its batch is known to end `BROKEN` (api.md 4.4).
+    """
+    return tuple(common_name(request.subject) or "(no common name)" for request in requests if not dns_names(request))
+
+
+def describe_requests(requests: Sequence[x509.CertificateSigningRequest]) -> str:
+    """Return what an upload of `requests` orders, in words: the first names and how many."""
+    names = [common_name(request.subject) or "(no common name)" for request in requests]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004
+    noun = "certificate" if len(names) == 1 else "certificates"
+    return f"the order of {len(names)} {noun} ({', '.join(names[:3])}{more})"

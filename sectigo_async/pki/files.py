@@ -1,0 +1,158 @@
+"""Files that hold keys and certificates: 0600 from the start, whole or not at all, never overwritten by chance."""
+
+import filecmp
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from sectigo_async.errors import FileError
+
+_DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def safe_name(name: str) -> str:
+    """Return a file name for `name` that no file system and no shell takes for anything else.
+
+    Two names that differ, other than in case, never share a file name.
+    """
+    plain = re.sub(r"[^a-z0-9._-]", "_", name.lower()).lstrip(".-")[:120]
+    if plain == name.lower() and not _DEVICE_NAMES.fullmatch(plain):
+        return plain
+    return f"{plain or 'unnamed'}-{hashlib.sha256(name.lower().encode()).hexdigest()[:12]}"
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory for private files, 0700, where there is none.
+
+    Raises:
+        FileError: it cannot be made.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        problem = f"{path} is not a directory"
+    except OSError as error:
+        problem = f"cannot make the directory {path}: {error.strerror}"
+    else:
+        return
+    raise FileError(problem, hint="name a directory that you may write to")
+
+
+class StagedFile:
+    """A file in the making beside its final place: `commit` puts it there in one step, `discard` leaves no trace.
+
+    Args:
+        target: where it shall stand.
+
+    Attributes:
+        path: where it stands until then.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
+        self.file: BinaryIO | None = None
+
+    def open(self) -> BinaryIO:
+        """Make the file, 0600, and return it for writing.
+
+        Raises:
+            FileError: it cannot be made.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            self.file = os.fdopen(os.open(self.path, flags, 0o600), "wb")
+        except OSError as error:
+            problem = f"cannot write to {self.target.parent}: {error.strerror}"
+        else:
+            return self.file
+        raise FileError(problem, hint="name a directory that exists and that you may write to")
+
+    def commit(self, *, overwrite: bool = False) -> None:
+        """Put the file in its place, durably.
+
+        A file of the same content that stands there already is left alone.
+
+        Raises:
+            FileError: another file stands there and `overwrite` is off, or the disk fails.
+        """
+        assert self.file is not None
+        problem = ""
+        try:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+            if overwrite:
+                self.path.replace(self.target)
+            elif not self._take_free_place():
+                same = self.target.is_file() and filecmp.cmp(self.path, self.target, shallow=False)
+                problem = "" if same else f"{self.target} is there already, with other content"
+            _sync_directory(self.target.parent)
+        except OSError as error:
+            problem = f"cannot write {self.target}: {error.strerror}"
+        self.discard()
+        if problem:
+            raise FileError(problem, hint="move it away, or choose another directory")
+
+    def _take_free_place(self) -> bool:
+        """Move the file to its place if nothing stands there; of two processes, one wins."""
+        try:
+            os.link(self.path, self.target)
+        except FileExistsError:
+            return False
+        except OSError:  # A file system without hard links.
+            if os.path.lexists(self.target):
+                return False
+            self.path.replace(self.target)
+        return True
+
+    def discard(self) -> None:
+        """Remove the file; nothing happens where it is gone."""
+        with suppress(OSError):
+            if self.file is not None:
+                self.file.close()
+        with suppress(OSError):
+            self.path.unlink()
+
+
+def _sync_directory(path: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn what the operating system says against writing `path` into a `FileError`."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot write {path}: {error.strerror or error}"
+    else:
+        return
+    raise FileError(problem, hint="see that there is room, and that you may write there")
+
+
+def write_private(path: Path, data: bytes, *, overwrite: bool = False) -> None:
+    """Write `data` to `path`, 0600, durably, whole or not at all.
+
+    Raises:
+        FileError: it cannot be written, or another file stands there and `overwrite` is off.
+    """
+    staged = StagedFile(path)
+    file = staged.open()
+    try:
+        with writing_to(path):
+            file.write(data)
+            staged.commit(overwrite=overwrite)
+    finally:
+        staged.discard()

@@ -1,0 +1,131 @@
+"""Waiting for batches: what a status means, when to look again, and when to give up."""
+
+import enum
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from sectigo_async.clock import Clock
+from sectigo_async.errors import BatchFailed, SectigoError, WaitTimeout
+from sectigo_async.models import Batch, BatchStatus
+
+_SHORTEST = 2.0
+_LONGEST = 60.0
+_PART_OF_AGE = 0.25
+_JITTER = 0.1
+
+Look = Callable[[float | None], Awaitable[Batch]]
+"""Fetches the batch anew, in at most so many seconds."""
+
+
+class Verdict(enum.Enum):
+    """What a batch's state means for somebody who waits."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    FAILED = "failed"
+
+
+_SETTLED = {
+    BatchStatus.READY_FOR_DOWNLOAD: Verdict.READY,
+    BatchStatus.PARTLY_ISSUED: Verdict.READY,
+    BatchStatus.REVOCATION_ERROR: Verdict.READY,
+    BatchStatus.REVOKED: Verdict.FAILED,
+    BatchStatus.REMOVED_AFTER_EXPIRATION: Verdict.FAILED,
+}
+_NEVER_ISSUED = {BatchStatus.FAILED, BatchStatus.REJECTED, BatchStatus.BROKEN, BatchStatus.ABORTED}
+
+
+def verdict(batch: Batch) -> Verdict:
+    """Judge a batch by its status and counters, as production code of this API does (api.md 2).
+
+    A failed batch of which some certificates were issued is ready: they can be downloaded. A status that is not
+    known means waiting, since nothing is guessed about it.
+    """
+    counts = batch.processing
+    issued = counts is not None and counts.success > 0
+    if counts is not None and counts.active > 0:
+        return Verdict.WAITING
+    if batch.status in _SETTLED:
+        return _SETTLED[batch.status]
+    if batch.status in _NEVER_ISSUED or (
+        batch.status is BatchStatus.NOT_ACCEPTABLE and counts is not None and counts.failed > 0
+    ):
+        return Verdict.READY if issued else Verdict.FAILED
+    if batch.status is BatchStatus.COLLECTED and issued:
+        return Verdict.READY
+    return Verdict.WAITING
+
+
+def next_look(age: float) -> float:
+    """Return the seconds until the next look at a batch that has been waited for since `age` seconds."""
+    pause = min(max(_PART_OF_AGE * age, _SHORTEST), _LONGEST)
+    return pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - spreads load, guards nothing
+
+
+async def watch(look: Look, clock: Clock, *, timeout: float | None) -> AsyncIterator[Batch]:
+    """Yield a batch when it is first seen and at each change, until it is ready, which is yielded last.
+
+    A look that fails in passing is made again; it never orders anything anew.
+
+    Args:
+        look: fetches the batch.
+        clock: time.
+        timeout: seconds until giving up; `None` for never.
+
+    Raises:
+        BatchFailed: it will never be ready.
+        WaitTimeout: it was not ready in time.
+        SectigoError: what a look raised, where that will not pass, or lasted to the end.
+    """
+    started = clock.monotonic()
+    seen: Batch | None = None
+    trouble: SectigoError | None = None
+    while True:
+        left = None if timeout is None else timeout - (clock.monotonic() - started)
+        try:
+            batch = await look(left)
+        except SectigoError as error:
+            if not error.retryable:
+                raise
+            trouble = error
+        else:
+            trouble = None
+            judged = verdict(batch)
+            if judged is Verdict.FAILED:
+                raise failed(batch)
+            if seen is None or (batch.status, batch.processing) != (seen.status, seen.processing):
+                yield batch
+            if judged is Verdict.READY:
+                return
+            seen = batch
+        age = clock.monotonic() - started
+        pause = next_look(age)
+        if timeout is not None and age + pause > timeout:
+            pause = timeout - age
+        if pause <= 0:
+            raise trouble or _too_late(seen, timeout)
+        await clock.sleep(pause)
+
+
+def failed(batch: Batch) -> BatchFailed:
+    """Return the error for a batch that will never be ready."""
+    reason = f": {batch.reject_reason}" if batch.reject_reason else ""
+    hint = "order it again after mending the cause"
+    if batch.status is BatchStatus.REMOVED_AFTER_EXPIRATION:
+        hint = "its certificates were issued, but the service no longer keeps the archive"
+    elif batch.status is BatchStatus.REVOKED:
+        hint = "its certificates were issued and revoked since"
+    return BatchFailed(
+        f"batch {batch.batch_id} is {batch.status_text or batch.status.value}{reason}", batch=batch, hint=hint
+    )
+
+
+def _too_late(batch: Batch | None, timeout: float | None) -> WaitTimeout:
+    assert batch is not None
+    assert timeout is not None
+    known = "" if batch.status is not BatchStatus.UNKNOWN else ", a status this version does not know"
+    return WaitTimeout(
+        f"batch {batch.batch_id} is not ready after {timeout:g} s: {batch.status_text or 'no status'}{known}",
+        batch=batch,
+        hint=f"nothing is lost: wait for batch {batch.batch_id} again",
+    )

@@ -1,0 +1,172 @@
+"""What came back: a model, or the one error that says why not."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TypeVar
+
+import attrs
+
+from sectigo_async.errors import (
+    BadRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    ServiceError,
+    UnexpectedReplyError,
+)
+from sectigo_async.models import parse_date
+from sectigo_async.wire.converter import ShapeError, structure
+
+T = TypeVar("T")
+
+_EXCERPT = 300
+_KINDS: dict[int, type[ServiceError]] = {
+    400: BadRequestError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: BadRequestError,
+    422: BadRequestError,
+    429: RateLimitError,
+}
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """An HTTP reply, read to its end.
+
+    Attributes:
+        status: HTTP status code.
+        headers: header fields, names in lower case.
+        body: the bytes, empty where they were written to a file.
+    """
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    body: bytes = attrs.field(default=b"", repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - the class of success codes
+
+    @property
+    def text(self) -> str:
+        """The body as text, undecodable bytes replaced."""
+        return self.body.decode("utf-8", errors="replace")
+
+    def json(self) -> object:
+        """Return the body as JSON, whatever media type it claims.
+
+        Raises:
+            ValueError: it is not JSON, or is nested too deeply.
+        """
+        try:
+            value: object = json.loads(self.body)
+        except RecursionError:
+            problem = "nested too deeply"
+        else:
+            return value
+        raise ValueError(problem)
+
+    @property
+    def is_web_page(self) -> bool:
+        """Whether this is HTML: a portal or a proxy answered, not the API."""
+        start = self.body[:200].lstrip().lower()
+        return "html" in self.headers.get("content-type", "") or start.startswith((b"<!doctype", b"<html"))
+
+
+@attrs.frozen
+class _ErrorBody:
+    """The service's own account of an error, in whatever form it came (api.md 1c and 4.1)."""
+
+    message: str = ""
+    code: int | None = None
+    timestamp: datetime | None = None
+
+    @classmethod
+    def read(cls, reply: Reply) -> "_ErrorBody":
+        try:
+            document = reply.json()
+        except ValueError:
+            return cls("" if reply.is_web_page else one_line(reply.text))
+        if not isinstance(document, dict):
+            return cls(one_line(reply.text))
+        message, code = document.get("message"), document.get("errorCode")
+        return cls(
+            one_line(message) if isinstance(message, str) else one_line(reply.text),
+            code if isinstance(code, int) and not isinstance(code, bool) else None,
+            parse_date(document.get("timestamp")),
+        )
+
+
+def one_line(text: str) -> str:
+    """Return server text fit for an error message: one line, printable, of bounded length."""
+    clean = "".join(char if char.isprintable() else " " for char in text)
+    clean = " ".join(clean.split())
+    return clean if len(clean) <= _EXCERPT else clean[: _EXCERPT - 1] + "…"
+
+
+def retry_after(reply: Reply) -> float | None:
+    """Return the seconds that `Retry-After` asks for, where it names seconds (RFC 9110 section 10.2.3)."""
+    value = reply.headers.get("retry-after", "").strip()
+    return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None  # noqa: PLR2004
+
+
+def _unexpected(reply: Reply, method: str, path: str, problem: str, *, hint: str = "") -> UnexpectedReplyError:
+    return UnexpectedReplyError(
+        f"{method} {path}: {problem}",
+        status=reply.status,
+        method=method,
+        path=path,
+        excerpt=one_line(reply.text),
+        hint=hint or "check that the endpoint is the IoT Manager API",
+    )
+
+
+def error_for(reply: Reply, method: str, path: str) -> ServiceError:
+    """Return the error that a reply without success stands for."""
+    if reply.is_web_page and reply.status < 500:  # noqa: PLR2004 - a gateway's 5xx page is a server error
+        return _unexpected(reply, method, path, f"a web page with status {reply.status}, not the API")
+    if 300 <= reply.status < 400:  # noqa: PLR2004 - redirects are never followed
+        where = one_line(reply.headers.get("location", "nowhere"))
+        return _unexpected(reply, method, path, f"redirected ({reply.status}) to {where}, not followed")
+    said = _ErrorBody.read(reply)
+    kind = _KINDS.get(reply.status, ServerError if reply.status >= 500 else UnexpectedReplyError)  # noqa: PLR2004
+    code = f", code {said.code}" if said.code else ""
+    words = said.message or "no explanation given"
+    return kind(
+        f"{words} ({reply.status}{code}, {method} {path})",
+        status=reply.status,
+        method=method,
+        path=path,
+        code=said.code,
+        server_message=said.message,
+        timestamp=said.timestamp,
+        excerpt=one_line(reply.text),
+        retry_after=retry_after(reply),
+        hint=_HINTS.get(kind, ""),
+    )
+
+
+_HINTS: dict[type[ServiceError], str] = {
+    RateLimitError: "wait a moment, then try again",
+    ServerError: "the service has a problem of its own; try again later",
+    PermissionDeniedError: "the id belongs to somebody else, or your account lacks the permission",
+}
+
+
+def model(shape: type[T], method: str, path: str) -> Callable[[Reply], T]:
+    """Return a reader that turns a successful reply into `shape`."""
+
+    def read(reply: Reply) -> T:
+        try:
+            return structure(reply.json(), shape)
+        except ShapeError as error:
+            problem = f"the reply does not fit: {error}"
+        except ValueError:
+            problem = "a web page, not the API" if reply.is_web_page else "the reply is not JSON"
+        raise _unexpected(reply, method, path, problem)
+
+    return read

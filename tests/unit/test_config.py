@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+
+from sectigo_async import Config, Environment, SectigoClient
+from sectigo_async.config import is_loopback
+from sectigo_async.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "environment", "normalised", "guessed"),
+    [
+        (None, None, "https://iot.sectigo.com", Environment.PRODUCTION),
+        ("https://IOT.sectigo.com:443/", None, "https://iot.sectigo.com", Environment.PRODUCTION),
+        ("http://127.0.0.1:8831", None, "http://127.0.0.1:8831", Environment.TESTING),
+        ("http://localhost:80", None, "http://localhost", Environment.TESTING),
+        ("http://[::1]:8831/", None, "http://[::1]:8831", Environment.TESTING),
+        ("https://ca.example.com/iot/", "staging", "https://ca.example.com/iot", Environment.STAGING),
+        ("https://ca.example.com", " Docker ", "https://ca.example.com", Environment.DOCKER),
+    ],
+)
+def test_endpoint_is_normalised_and_its_environment_known(
+    endpoint: str | None, environment: str | None, normalised: str, guessed: Environment
+) -> None:
+    config = Config.create(endpoint, environment)
+
+    assert config.endpoint == normalised
+    assert config.environment is guessed
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "environment"),
+    [
+        ("https://ca.example.com", None),
+        ("https://ca.example.com", "production"),
+        ("http://iot.sectigo.com", "production"),
+        ("https://iot.sectigo.com.", "staging"),
+        ("https://demo.sectigo.com", "docker"),
+        ("https://ca.example.com", "testing"),
+        ("http://10.0.0.1", "staging"),
+        ("http://localhost.example.com", "testing"),
+        ("http://127.0.0.1.nip.io", "testing"),
+        ("https://127.0.0.1", "production"),
+        ("https://ca.example.com", "nowhere"),
+        ("ftp://127.0.0.1", None),
+        ("127.0.0.1:8831", None),
+        ("http://127.0.0.1:notaport", None),
+        ("https://iot.sectigo.com?x=1", None),
+    ],
+)
+def test_endpoint_that_does_not_fit_is_refused(endpoint: str, environment: str | None) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Config.create(endpoint, environment)
+
+    assert caught.value.hint
+
+
+def test_password_in_an_endpoint_is_refused_and_not_echoed() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Config.create("https://ops:hunter2@iot.sectigo.com")
+
+    assert "hunter2" not in f"{caught.value!r} {caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST"])
+def test_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "localhost.evil", "127.0.0.1.evil", "::ffff:10.0.0.1", "0x7f000001"])
+def test_not_loopback(host: str) -> None:
+    assert not is_loopback(host)
+
+
+def test_client_takes_its_settings_from_the_environment_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECTIGO_ENDPOINT", "http://127.0.0.1:1")
+
+    assert SectigoClient().config.endpoint == "https://iot.sectigo.com"
+    assert SectigoClient.from_env().config.endpoint == "http://127.0.0.1:1"
+
+
+def test_config_and_endpoint_exclude_each_other() -> None:
+    with pytest.raises(ConfigurationError):
+        SectigoClient(config=Config.create("http://127.0.0.1"), endpoint="http://127.0.0.1")
+
+
+def test_dotenv_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("SECTIGO_ENDPOINT=http://127.0.0.1:9\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SECTIGO_ENDPOINT", raising=False)
+
+    assert SectigoClient.from_env().config.endpoint == "https://iot.sectigo.com"
