@@ -1,0 +1,53 @@
+"""The ASGI application: the calls of the service, and what stands around them."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sectigo_async.sandbox import control
+from sectigo_async.sandbox.errors import ErrorCode, ServiceError
+from sectigo_async.sandbox.http import Envelope, ErrorReplies
+from sectigo_async.sandbox.routes import CALLS, Call
+from sectigo_async.sandbox.state import Sandbox
+
+_CONTROL: Final = (
+    Call("GET", "/status", control.status, public=True),
+    Call("GET", "/_sandbox/ca.pem", control.ca, public=True),
+    Call("GET", "/_sandbox/crl.pem", control.crl, public=True),
+    Call("GET", "/_sandbox/stats", control.stats, public=True),
+)
+
+
+def create_app(sandbox: Sandbox) -> Starlette:
+    """Return the ASGI application that serves `sandbox`; it needs no lifespan."""
+    errors = ErrorReplies(sandbox.clock)
+    app = Starlette(
+        routes=[Route(call.path, _endpoint(sandbox, call), methods=[call.method]) for call in (*CALLS, *_CONTROL)],
+        middleware=[Middleware(Envelope, clock=sandbox.clock, errors=errors)],
+        exception_handlers={ServiceError: errors.refused, HTTPException: errors.not_routed},
+    )
+    # A redirect is news to a client of this service: 307 asks it for a certificate (api.md 1a).
+    app.router.redirect_slashes = False
+    return app
+
+
+def _endpoint(sandbox: Sandbox, call: Call) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        if not call.public:
+            sandbox.authorise(_bearer(request))
+        return await call.handler(sandbox, request)
+
+    return endpoint
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise ServiceError(401, "Authentication failed", ErrorCode.AUTHENTICATION)
+    return token

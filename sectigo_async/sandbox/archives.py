@@ -1,0 +1,66 @@
+"""The files that leave the sandbox: PKCS#12 containers and the ZIP of a batch (api.md 4.7, 4.8)."""
+
+import io
+import re
+import time
+import zipfile
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import PrivateFormat
+from cryptography.hazmat.primitives.serialization.pkcs12 import PBES, serialize_key_and_certificates
+
+from sectigo_async.sandbox.records import Issued
+
+_KDF_ROUNDS: Final = 2048
+_UNSAFE: Final = re.compile(r"[^\w.\- ]")
+_MAX_NAME: Final = 200
+
+
+def pkcs12(
+    common_name: str,
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
+    certificate: x509.Certificate,
+    chain: Sequence[x509.Certificate],
+    password: str,
+) -> bytes:
+    """Return a PKCS#12 container in the legacy encryption that the service's age suggests (api.md 4.8)."""
+    encryption = (
+        PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(_KDF_ROUNDS)
+        .key_cert_algorithm(PBES.PBESv1SHA1And3KeyTripleDESCBC)
+        .hmac_hash(hashes.SHA1())  # noqa: S303 - PKCS#12's own choice of that time
+        .build(password.encode())
+    )
+    return serialize_key_and_certificates(common_name.encode(), key, certificate, chain, encryption)
+
+
+def pack(certificates: Iterable[Issued], created: float) -> bytes:
+    """Return the ZIP of a batch: one file per certificate, named by its common name.
+
+    Args:
+        certificates: what the archive holds.
+        created: wall time that the members are dated with.
+    """
+    date_time = time.gmtime(created)[:6]
+    taken: set[str] = set()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for certificate in certificates:
+            name = _member_name(certificate, taken)
+            archive.writestr(zipfile.ZipInfo(name, date_time), certificate.file, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _member_name(certificate: Issued, taken: set[str]) -> str:
+    """Return a safe name that is not taken, with the service's " - 1" for duplicates (api.md 4.7)."""
+    stem = _UNSAFE.sub("_", certificate.common_name).lstrip(".")[:_MAX_NAME] or "certificate"
+    name, number = stem, 0
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem} - {number}"
+    taken.add(name.casefold())
+    return name + certificate.suffix

@@ -1,0 +1,25 @@
+"""What can be set about a sandbox."""
+
+import attrs
+from attrs.validators import ge, gt, min_len
+
+
+@attrs.frozen(kw_only=True)
+class SandboxConfig:
+    """The settings of one sandbox.
+
+    Attributes:
+        username: the only account's name.
+        password: its password.
+        balance: certificates each authority has been bought for.
+        issue_delay: seconds from an order to its certificates; 0 issues at once.
+        access_ttl: seconds an access token lives; 600 and 900 were both observed (api.md 3).
+        refresh_ttl: seconds a refresh token lives (api.md 3).
+    """
+
+    username: str = attrs.field(default="demo", validator=min_len(1))
+    password: str = attrs.field(default="demo-password", validator=min_len(1), repr=False)
+    balance: int = attrs.field(default=1000, validator=ge(0))
+    issue_delay: float = attrs.field(default=2.0, validator=ge(0))
+    access_ttl: float = attrs.field(default=600.0, validator=gt(0))
+    refresh_ttl: float = attrs.field(default=7200.0, validator=gt(0))

@@ -1,0 +1,126 @@
+"""The sandbox on a socket: uvicorn inside the running loop."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Generator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import uvicorn
+
+from sectigo_async.sandbox.app import create_app
+from sectigo_async.sandbox.state import Sandbox
+
+_GRACE: Final = 1
+
+
+class SandboxServer:
+    """Serves a sandbox while its `async with` block runs.
+
+    Args:
+        sandbox: what to serve.
+        host: name or address to listen on; IPv6 addresses without brackets.
+        port: port to listen on; 0 picks a free one.
+        ssl_certfile: PEM certificate chain, to serve HTTPS.
+        ssl_keyfile: its PEM private key, unless the chain's file holds it.
+
+    Raises:
+        OSError: on entering, when the address cannot be listened on or the TLS files cannot be read.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        ssl_certfile: Path | None = None,
+        ssl_keyfile: Path | None = None,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._config = uvicorn.Config(
+            create_app(sandbox),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            date_header=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_GRACE,
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
+        )
+        self._server = _Server(self._config)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """The base URL, once the server listens."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'https' if self._config.is_ssl else 'http'}://{host}:{self._port}"
+
+    async def __aenter__(self) -> Self:
+        self._config.load()
+        listener = self._listen()
+        self._port = listener.getsockname()[1]
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
+        try:
+            while not self._server.started:
+                await asyncio.sleep(0)
+                if self._task.done():
+                    await self._task
+        except BaseException:
+            self._task.cancel()
+            listener.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._task is not None
+        self._server.should_exit = True
+        try:
+            await self._task
+            # Requests that outlasted the grace have been cancelled; let them notice.
+            if requests := self._server.server_state.tasks:
+                await asyncio.wait(requests, timeout=_GRACE)
+        finally:
+            self._server.abort()
+
+    async def serve_forever(self) -> None:
+        """Wait until cancelled; the server itself stops when its block is left."""
+        assert self._task is not None
+        await asyncio.shield(self._task)
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        try:
+            return socket.create_server((self._host, self._port), family=family)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise OSError(error.errno, f"cannot listen on {self._host} port {self._port}: {reason}") from error
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave signals alone: they belong to whoever runs the loop."""
+        yield
+
+    def abort(self) -> None:
+        """Close what a graceful shutdown has left open."""
+        for listener in self.servers:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()

@@ -1,0 +1,128 @@
+"""The simulated service itself, without HTTP."""
+
+import asyncio
+import hmac
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sectigo_async.clock import Clock, SystemClock
+from sectigo_async.sandbox import catalog
+from sectigo_async.sandbox.archives import pack
+from sectigo_async.sandbox.ca import CertificateAuthority
+from sectigo_async.sandbox.config import SandboxConfig
+from sectigo_async.sandbox.csr import read_requests
+from sectigo_async.sandbox.errors import ErrorCode, ServiceError
+from sectigo_async.sandbox.issuing import issue_for_request, issue_with_new_key
+from sectigo_async.sandbox.ledger import Ledger
+from sectigo_async.sandbox.profiles import Authority
+from sectigo_async.sandbox.records import Batch, Outcome, Status
+from sectigo_async.sandbox.tokens import TokenMint
+
+
+class Sandbox:
+    """A simulated IoT Manager: one account, a certificate authority, and everything ordered so far.
+
+    It belongs to one event loop. Signing happens in worker threads, books are kept on the loop.
+
+    Args:
+        config: its settings; the defaults when left out.
+        clock: all its time; the machine's when left out.
+    """
+
+    def __init__(self, config: SandboxConfig | None = None, clock: Clock | None = None) -> None:
+        self.config = config or SandboxConfig()
+        self.clock = clock or SystemClock()
+        self.started = self.clock.monotonic()
+        self.ledger = Ledger(self.clock, balance=self.config.balance, issue_delay=self.config.issue_delay)
+        self.counts: Counter[str] = Counter()
+        self._ca = CertificateAuthority(self.clock)
+        self._tokens = TokenMint(self.clock, access_ttl=self.config.access_ttl, refresh_ttl=self.config.refresh_ttl)
+        self._orders_by_name: Counter[str] = Counter()
+        self._orders_by_key: Counter[str] = Counter()
+
+    def ca_pem(self) -> bytes:
+        """Return the root certificate as PEM: the trust anchor for everything issued here."""
+        return self._ca.root_pem
+
+    def crl_pem(self) -> bytes:
+        """Return the current revocation lists as PEM: the issuing CA's, then the root's (empty)."""
+        return self._ca.crl_pem(self.ledger.revocations, self.ledger.crl_number)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what clients have done so far, for tests that count."""
+        names = ("logins", "refreshes", "orders", "polls", "downloads")
+        return {name: self.counts[name] for name in names} | {
+            "orders_by_name": dict(self._orders_by_name),
+            "orders_by_key": dict(self._orders_by_key),
+        }
+
+    def reset_tokens(self) -> None:
+        """Forget every token issued so far, as a restart of the service would."""
+        self._tokens.reset()
+
+    def sign_in(self, username: str, password: str) -> dict[str, str]:
+        """Return new tokens, or refuse with 401."""
+        right_name = hmac.compare_digest(username.encode(), self.config.username.encode())
+        right_password = hmac.compare_digest(password.encode(), self.config.password.encode())
+        # Both were compared before either is judged: the time taken tells nothing.
+        if not (right_name and right_password):
+            raise ServiceError(401, "Invalid username or password", ErrorCode.AUTHENTICATION)
+        self.counts["logins"] += 1
+        return {"accessToken": self._tokens.access(), "refreshToken": self._tokens.refresh()}
+
+    def refresh(self, refresh_token: str) -> dict[str, str]:
+        """Return a new access token and the same refresh token (api.md 3), or refuse with 401."""
+        self._tokens.check_refresh(refresh_token)
+        self.counts["refreshes"] += 1
+        return {"accessToken": self._tokens.access(), "refreshToken": refresh_token}
+
+    def authorise(self, access_token: str) -> None:
+        """Refuse with 401 unless the access token is valid."""
+        self._tokens.check_access(access_token)
+
+    async def create(self, either_id: int, name: str, params: Mapping[str, str]) -> Batch:
+        """Order one certificate with a key made here; `either_id` is an authority's or a profile's."""
+        authority = catalog.authority_or_profile(either_id)
+        authority.profile.check(params)
+        return await self._order(
+            authority, name, 1, lambda: (issue_with_new_key(self._ca, authority.profile, params),)
+        )
+
+    async def upload(self, profile_id: int, params: Mapping[str, str], content: bytes, content_type: str) -> Batch:
+        """Order one certificate per uploaded CSR, under a batch name invented here."""
+        authority = catalog.authority_of_profile(profile_id)
+        authority.profile.check(params, complete=False)
+        requests = await asyncio.to_thread(read_requests, content, content_type)
+
+        def sign() -> tuple[Outcome, ...]:
+            return tuple(issue_for_request(self._ca, authority.profile, request) for request in requests)
+
+        return await self._order(authority, f"csr-batch-{secrets.token_hex(8)}", len(requests), sign)
+
+    async def download(self, batch_id: int) -> bytes:
+        """Return the ZIP of a finished batch, or refuse with 400."""
+        batch = self.ledger.batch(batch_id)
+        status = batch.status(self.clock.monotonic())
+        if status is not Status.READY:
+            raise ServiceError(400, f"Batch {batch_id} is not ready for download. Status: {status}")
+        archive = await asyncio.to_thread(pack, batch.issued, batch.created)
+        self.counts["downloads"] += 1
+        return archive
+
+    async def _order(
+        self, authority: Authority, name: str, size: int, sign: Callable[[], tuple[Outcome, ...]]
+    ) -> Batch:
+        # Spent before the thread is awaited: orders that arrive meanwhile must see it gone.
+        self.ledger.spend(authority, size)
+        try:
+            outcomes = await asyncio.to_thread(sign)
+        except BaseException:
+            self.ledger.give_back(authority, size)
+            raise
+        batch = self.ledger.record(authority, name, outcomes)
+        self.counts["orders"] += 1
+        self._orders_by_name[name] += 1
+        self._orders_by_key.update({outcome.key_sha256 for outcome in outcomes if outcome.key_sha256})
+        return batch
