@@ -1,0 +1,19 @@
+"""The command line of sectigo-async."""
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run `sectigo-async`; where its extra is not installed, say how to install it."""
+    try:
+        import rich
+        import typer
+    except ImportError:
+        sys.stderr.write("The command line is an extra. Install it with: pip install 'sectigo-async[cli]'\n")
+        sys.exit(1)
+    del rich, typer
+    from sectigo_async_cli.app import run_app
+
+    run_app()

@@ -1,0 +1,83 @@
+"""The command tree and the global options."""
+
+from typing import Annotated
+
+import typer
+
+from sectigo_async import Secret, __version__
+from sectigo_async_cli.commands import account, batches, certificates, sandbox
+from sectigo_async_cli.context import Settings
+from sectigo_async_cli.output import print_text, say
+
+app = typer.Typer(
+    name="sectigo-async",
+    help="Order, download, find and revoke certificates of the Sectigo IoT Manager. Unofficial.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not signed in, 5 partly done, "
+    "6 outcome unknown (money may be spent: do not repeat), 8 still pending, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print_text(f"sectigo-async {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    ctx: typer.Context,
+    *,
+    username: Annotated[
+        str | None, typer.Option("--username", "-u", help="Who signs in; or SECTIGO_USERNAME.")
+    ] = None,
+    password: Annotated[
+        str | None, typer.Option("--password", "-p", help="Their password; better SECTIGO_PASSWORD.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-P", envvar="SECTIGO_PROFILE", help="Profile to order under.")
+    ] = None,
+    environment: Annotated[
+        str | None,
+        typer.Option(
+            "--environment",
+            "--env",
+            "-E",
+            help="production, staging, docker or testing; or SECTIGO_ENVIRONMENT.",
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", "--url", "-e", help="URL of the service; or SECTIGO_ENDPOINT.")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the global options, which stand before the command."""
+    del version
+    if password is not None:
+        say("warning: a password on the command line can be seen by others on this machine; use SECTIGO_PASSWORD")
+    ctx.obj = Settings(
+        username=username,
+        password=Secret(password) if password else None,
+        profile=profile,
+        environment=environment,
+        endpoint=endpoint,
+        debug=debug,
+    )
+
+
+account.register(app)
+batches.register(app)
+certificates.register(app)
+sandbox.register(app)
+
+
+def run_app() -> None:
+    """Run the command line."""
+    app()

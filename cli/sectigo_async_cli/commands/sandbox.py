@@ -1,0 +1,132 @@
+"""The simulator: serve and demo."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sectigo_async.config import is_loopback
+from sectigo_async.errors import ConfigurationError, FileError
+from sectigo_async_cli import exit_codes
+from sectigo_async_cli.context import settings
+from sectigo_async_cli.output import print_text, say
+from sectigo_async_cli.run import run
+
+if TYPE_CHECKING:
+    from sectigo_async.sandbox import SandboxServer
+
+_DEFAULT_ADDRESS = "127.0.0.1:8831"
+
+
+def serve(
+    ctx: typer.Context,
+    *,
+    addr: Annotated[
+        str, typer.Option("--addr", "-a", help="HOST:PORT; :PORT is this machine only, port 0 picks one.")
+    ] = _DEFAULT_ADDRESS,
+    username: Annotated[str, typer.Option("--username", "-u", help="Who may sign in.")] = "demo",
+    password_file: Annotated[
+        Path | None, typer.Option(help="File with their password; demo-password if left out.")
+    ] = None,
+    balance: Annotated[int, typer.Option(min=0, help="Certificates that each authority has to sell.")] = 1000,
+    issue_delay: Annotated[float, typer.Option(min=0, help="Seconds from an order to its certificates.")] = 2.0,
+    allow_remote: Annotated[
+        bool,
+        typer.Option("--allow-remote", help="Listen beyond this machine; needs TLS and credentials of your own."),
+    ] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain, to serve https.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM private key of that certificate.")] = None,
+) -> None:
+    """Run a simulator of the service with a certificate authority that nobody should trust.
+
+    Example: sectigo-async serve -a :8831
+    """
+    host, port = _address(addr)
+    remote = not is_loopback(host)
+    own = username != "demo" and password_file is not None
+    if remote and not (allow_remote and tls_cert and tls_key and own):
+        raise typer.BadParameter(
+            f"{host} is not this machine: add --allow-remote, --tls-cert, --tls-key, --username and --password-file",
+            param_hint="--addr",
+        )
+
+    _need_sandbox()
+
+    async def job() -> None:
+        from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
+
+        password = _password(password_file)
+        config = SandboxConfig(username=username, password=password, balance=balance, issue_delay=issue_delay)
+        server = SandboxServer(Sandbox(config), host, port, ssl_certfile=tls_cert, ssl_keyfile=tls_key)
+        await _serve(server, f"{username}, password {'from your file' if password_file else password}")
+
+    run(settings(ctx), job)
+
+
+async def _serve(server: "SandboxServer", account: str) -> None:
+    try:
+        async with server:
+            print_text(server.url)
+            say("This is a simulator, not a certificate authority: trust nothing that it issues.")
+            say(f"Sign in as {account}. SECTIGO_ENDPOINT={server.url}. Stop it with Ctrl-C.")
+            await server.serve_forever()
+    except OSError as error:
+        problem = error.strerror or str(error)
+    else:
+        return
+    raise ConfigurationError(problem, hint="choose another address with --addr; port 0 picks a free one")
+
+
+def demo(
+    ctx: typer.Context,
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for keys and certificates; an earlier demo's is replaced.")
+    ] = Path("demo-certs"),
+) -> None:
+    """Show everything once: order, wait, download, verify and revoke, against a simulator on this machine.
+
+    Example: sectigo-async demo
+    """
+    _need_sandbox()
+    from sectigo_async_cli.demo import Demo
+
+    run(settings(ctx), Demo(out).run)
+
+
+def _need_sandbox() -> None:
+    try:
+        import starlette
+        import uvicorn
+    except ImportError:
+        say("error: the simulator is an extra. Install it with: pip install 'sectigo-async[sandbox]'")
+        raise typer.Exit(exit_codes.FAILED) from None
+    del starlette, uvicorn
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the highest port there is
+        raise typer.BadParameter(f"{text!r} is not HOST:PORT", param_hint="--addr")
+    return host or "127.0.0.1", int(port)
+
+
+def _password(file: Path | None) -> str:
+    if file is None:
+        return "demo-password"
+    try:
+        text = file.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"cannot read {file}: {error}"
+    else:
+        if text:
+            return text
+        problem = f"{file} is empty"
+    raise FileError(problem, hint="put the password in it, on one line")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `app`."""
+    app.command()(serve)
+    app.command()(demo)

@@ -1,0 +1,256 @@
+"""The demonstration: from nothing to verified certificates, against a simulator on this machine."""
+
+import asyncio
+import secrets
+import shutil
+import string
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+from cryptography import x509
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from sectigo_async import Archive, Batch, IssuedCertificate, RevocationReason, Secret, SectigoClient, SectigoError
+from sectigo_async.errors import FileError
+from sectigo_async.pki import (
+    ChainStatus,
+    MemberKind,
+    PrivateKey,
+    generate_key,
+    key_pem,
+    make_csr,
+    safe_name,
+    write_private,
+)
+from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
+from sectigo_async_cli.output import emit
+
+_MARK = ".sectigo-async-demo"
+_PROFILE = 42
+_SERVER_KEYS = ("gateway-1.example.com", "gateway-2.example.com")
+_LOCAL_KEYS = ("sensor-1.example.com", "sensor-2.example.com", "sensor-3.example.com")
+_WAIT = 60.0
+
+
+@attrs.frozen(kw_only=True)
+class _Order:
+    """A batch that was ordered, and what opens its archive."""
+
+    batch: Batch
+    names: tuple[str, ...]
+    password: Secret | None = None
+    keys: tuple[PrivateKey, ...] = attrs.field(default=(), repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class _Row:
+    """A line of the table at the end."""
+
+    issued: IssuedCertificate
+    key_made_by: str
+    crl: str = "not revoked"
+
+    def document(self) -> dict[str, object]:
+        issued = self.issued
+        checks = (
+            f"key {'matches' if issued.key_match else 'DOES NOT MATCH'}",
+            f"names {'match' if issued.name_match else 'DO NOT MATCH'}",
+            f"chain {issued.chain_check.status.value}",
+            self.crl,
+        )
+        return {
+            "commonName": issued.common_name,
+            "serialNumber": issued.serial_number,
+            "key": f"{issued.key_description}, made {self.key_made_by}",
+            "validUntil": f"{issued.not_after:%Y-%m-%d}",
+            "checks": ", ".join(checks),
+        }
+
+
+class Demo:
+    """One demonstration.
+
+    Args:
+        out: folder for keys and certificates.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._console = Console(stderr=True, highlight=False)
+
+    async def run(self) -> None:
+        """Run all of it; any step that fails raises."""
+        await asyncio.to_thread(self._prepare_folder)
+        async with self._signed_in() as client:
+            await self._look_around(client)
+            orders = [await self._order_with_server_key(client, name) for name in _SERVER_KEYS]
+            orders.append(await self._order_for_own_keys(client))
+            await self._wait(client, orders)
+            root = (await client.request("GET", "/_sandbox/ca.pem")).body
+            await asyncio.to_thread(write_private, self._out / "root.pem", root)
+            rows = [row for order in orders for row in await self._collect(client, order, root)]
+            rows[-1] = await self._revoke(client, rows[-1])
+        self._show(rows)
+
+    def _step(self, text: str) -> None:
+        self._console.print(Text("✓ ", style="green") + Text(text), soft_wrap=True)
+
+    def _prepare_folder(self) -> None:
+        """Make the folder anew; only an earlier demonstration's is removed."""
+        out = self._out
+        taken = FileError(f"{out} is there, and not from an earlier demo", hint="choose another folder with --out")
+        try:
+            if out.is_symlink() or (out.exists() and not out.is_dir()):
+                raise taken
+            if out.is_dir() and any(out.iterdir()):
+                if not (out / _MARK).is_file():
+                    raise taken
+                shutil.rmtree(out)
+            out.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_private(out / _MARK, b"Made by `sectigo-async demo`, which may replace this folder.\n")
+        except OSError as error:
+            problem = f"cannot make the folder {out}: {error.strerror}"
+        else:
+            return
+        raise FileError(problem, hint="choose another folder with --out")
+
+    @asynccontextmanager
+    async def _signed_in(self) -> AsyncIterator[SectigoClient]:
+        config = SandboxConfig(issue_delay=2.0)
+        async with SandboxServer(Sandbox(config)) as server:
+            self._step(f"a simulator of the service runs on {server.url}; nothing it issues is to be trusted")
+            client = SectigoClient(username=config.username, password=Secret(config.password), endpoint=server.url)
+            async with client:
+                await client.sign_in()
+                self._step(f"signed in as {config.username}")
+                yield client
+
+    async def _look_around(self, client: SectigoClient) -> None:
+        listed = await client.authorities.list()
+        for authority in listed:
+            left = await client.authorities.balance(authority.id)
+            self._step(
+                f"authority {authority.id} orders under profile {authority.profile_id}, "
+                f"{authority.profile_name!r}: {left} certificates left"
+            )
+        parameters = await client.profiles.parameters(_PROFILE)
+        wanted = ", ".join(f"{one.name}{'' if one.required else ' (optional)'}" for one in parameters)
+        self._step(f"profile {_PROFILE} takes {wanted}")
+
+    async def _order_with_server_key(self, client: SectigoClient, name: str) -> _Order:
+        password = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(24))
+        folder = self._folder(name)
+        # Kept before it is ordered: without the password the key is lost.
+        await asyncio.to_thread(write_private, folder / "bundle.p12.password", password.encode() + b"\n")
+        params: dict[str, str | Secret] = {"commonName": name, "dNSName": name, "pkcs12Password": Secret(password)}
+        batch = await client.batches.create(authority_id=_PROFILE, params=params)
+        self._step(f"ordered {name} with a key made by the service: batch {batch.batch_id}")
+        return _Order(batch=batch, names=(name,), password=Secret(password))
+
+    async def _order_for_own_keys(self, client: SectigoClient) -> _Order:
+        keys = tuple(generate_key() for _ in _LOCAL_KEYS)
+        for name, key in zip(_LOCAL_KEYS, keys, strict=True):
+            await asyncio.to_thread(write_private, self._folder(name) / "privkey.pem", key_pem(key))
+        requests = b"".join(make_csr(key, name) for name, key in zip(_LOCAL_KEYS, keys, strict=True))
+        batch = await client.batches.upload(profile_id=_PROFILE, requests=requests)
+        self._step(f"ordered {len(keys)} certificates for keys made here, in one upload: batch {batch.batch_id}")
+        return _Order(batch=batch, names=_LOCAL_KEYS, keys=keys)
+
+    def _folder(self, name: str) -> Path:
+        folder = self._out / safe_name(name)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    async def _wait(self, client: SectigoClient, orders: list[_Order]) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        live = self._console.is_terminal
+        with Progress(*columns, console=self._console, transient=True, disable=not live) as progress:
+
+            async def follow(order: _Order) -> None:
+                number = order.batch.batch_id
+                line = progress.add_task(f"batch {number}: ordered", total=1)
+                async for batch in client.batches.watch(number, timeout=_WAIT):
+                    state = f"batch {number}: {batch.status.value}"
+                    progress.update(line, description=state)
+                    if not live:
+                        self._console.print(Text(f"  {state}"), soft_wrap=True)
+                progress.update(line, completed=1)
+
+            await _together([follow(order) for order in orders])
+        self._step(f"{len(orders)} batches are ready for download")
+
+    async def _collect(self, client: SectigoClient, order: _Order, root: bytes) -> list[_Row]:
+        path = await client.batches.download_to(order.batch.batch_id, self._out)
+        archive = await asyncio.to_thread(Archive.from_file, path)
+        issued = await asyncio.to_thread(
+            archive.open,
+            password=order.password,
+            keys=order.keys,
+            trust=[x509.load_pem_x509_certificate(root)],
+            names=order.names,
+        )
+        for one in issued:
+            await asyncio.to_thread(one.write_to, self._folder(one.common_name))
+        for member in archive.members():
+            if member.kind is MemberKind.PKCS12:
+                await asyncio.to_thread(write_private, self._folder(order.names[0]) / "bundle.p12", member.content)
+        if {one.common_name for one in issued} != set(order.names):
+            raise SectigoError(f"batch {order.batch.batch_id} does not hold the certificates that were ordered")
+        for one in issued:
+            if not (one.key_match and one.name_match and one.chain_check.status is ChainStatus.VERIFIED):
+                raise SectigoError(f"{one.common_name} failed a check: {one}")
+        self._step(
+            f"batch {order.batch.batch_id}: {len(issued)} downloaded and verified against the simulator's root"
+        )
+        return [_Row(issued=one, key_made_by="here" if order.keys else "by the service") for one in issued]
+
+    async def _revoke(self, client: SectigoClient, row: _Row) -> _Row:
+        serial = row.issued.serial_number
+        await client.certificates.revoke(
+            profile_id=_PROFILE, serial_number=serial, reason=RevocationReason.SUPERSEDED
+        )
+        published = (await client.request("GET", "/_sandbox/crl.pem")).body
+        await asyncio.to_thread(write_private, self._out / "crl.pem", published)
+        revocations = x509.load_pem_x509_crl(published)
+        signed = revocations.is_signature_valid(row.issued.chain[0].public_key())  # type: ignore[arg-type]
+        listed = revocations.get_revoked_certificate_by_serial_number(row.issued.certificate.serial_number)
+        if not signed or listed is None:
+            raise SectigoError(f"{row.issued.common_name} was revoked, but the revocation list does not say so")
+        self._step(f"revoked {row.issued.common_name}; the revocation list now refuses it")
+        return attrs.evolve(row, crl="revoked")
+
+    def _show(self, rows: list[_Row]) -> None:
+        headings = {
+            "commonName": "Common name",
+            "serialNumber": "Serial number",
+            "key": "Key",
+            "validUntil": "Valid until",
+            "checks": "Checks",
+        }
+        emit([row.document() for row in rows], headings)
+        self._console.print(
+            Text(f"Keys and certificates lie in {self._out}/, readable by you alone. To check one yourself:"),
+            soft_wrap=True,
+        )
+        name = safe_name(_LOCAL_KEYS[0])
+        leaf, chain = (f"{self._out}/{name}/{file}" for file in ("cert.pem", "chain.pem"))
+        command = f"openssl verify -CAfile {self._out}/root.pem -untrusted {chain} {leaf}"
+        self._console.print(Text("  " + command), soft_wrap=True)
+
+
+async def _together(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run jobs at once; the first error stops the others and is raised by itself."""
+    problem: SectigoError | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(job)
+    except* SectigoError as errors:
+        problem = next(error for error in errors.exceptions if isinstance(error, SectigoError))
+    if problem is not None:
+        raise problem

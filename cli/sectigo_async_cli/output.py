@@ -1,0 +1,95 @@
+"""Output: data to stdout, as tables for people and as JSON in a pipe; talk to stderr."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+Document = Mapping[str, object]
+
+
+def visible(text: object) -> str:
+    """Return server text with control, bidi and zero-width characters written out, fit for a terminal."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in str(text)
+    )
+
+
+def say(text: str) -> None:
+    """Write one line of talk to stderr."""
+    sys.stderr.write(visible(" ".join(text.split("\n"))) + "\n")
+    sys.stderr.flush()
+
+
+def print_text(text: str) -> None:
+    """Write one line of data to stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def emit(
+    documents: Document | Sequence[Document],
+    columns: Mapping[str, str] | None = None,
+    *,
+    rows: Sequence[Document] | None = None,
+) -> None:
+    """Write documents: tables on a terminal, the JSON that the Go CLI prints in a pipe.
+
+    Args:
+        documents: one document, or a list of them.
+        columns: for a list, the keys to show on a terminal and their headings.
+        rows: the list to show on a terminal, where it is only a part of the document.
+    """
+    if not sys.stdout.isatty():
+        print_text(json.dumps(documents, indent=2, ensure_ascii=False))
+    elif rows is not None:
+        _print_table(rows, columns or {})
+    elif isinstance(documents, Mapping):
+        _print_record(documents)
+    else:
+        _print_table(documents, columns or {})
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None | "":
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(_cell(item) for item in value) or "-"
+        case dict():
+            return visible(json.dumps(value, ensure_ascii=False))
+        case _:
+            return visible(value)
+
+
+def _print_record(document: Document) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in document.items():
+        table.add_row(name, Text(_cell(value)))
+    Console().print(table)
+
+
+def _print_table(documents: Sequence[Document], columns: Mapping[str, str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not documents:
+        say("none found")
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for name, heading in columns.items():
+        numbers = all(isinstance(document.get(name), int) for document in documents)
+        table.add_column(heading, overflow="fold", justify="right" if numbers else "left")
+    for document in documents:
+        table.add_row(*(Text(_cell(document.get(name))) for name in columns))
+    Console().print(table)
