@@ -21,7 +21,7 @@ def safe_name(name: str) -> str:
     Two names that differ, other than in case, never share a file name.
     """
     plain = re.sub(r"[^a-z0-9._-]", "_", name.lower()).lstrip(".-")[:120]
-    if plain == name.lower() and not _DEVICE_NAMES.fullmatch(plain):
+    if plain and plain == name.lower() and not _DEVICE_NAMES.fullmatch(plain):
         return plain
     return f"{plain or 'unnamed'}-{hashlib.sha256(name.lower().encode()).hexdigest()[:12]}"
 

@@ -5,12 +5,13 @@ Only here is a `Secret` revealed. The shapes are those of api.md 1a.
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import attrs
 import httpx
 
-from sectigo_async.errors import InvalidArgumentError
+from sectigo_async.errors import InvalidArgumentError, UnexpectedReplyError
 from sectigo_async.models import (
     Authority,
     Batch,
@@ -120,6 +121,24 @@ def _reveal(params: Mapping[str, str | Secret]) -> dict[str, str]:
     return revealed
 
 
+def _ordered(method: str, path: str) -> Callable[[Reply], Batch]:
+    """Return a reader for the reply to an order: as long as it names the batch, the order is not lost."""
+    read_model = model(Batch, method, path)
+
+    def read(reply: Reply) -> Batch:
+        try:
+            return read_model(reply)
+        except UnexpectedReplyError as error:
+            problem = error
+        with suppress(ValueError):
+            document = reply.json()
+            if isinstance(document, dict) and type(document.get("batchId")) is int:
+                return Batch(batch_id=document["batchId"], raw=document)
+        raise problem
+
+    return read
+
+
 def create_batch(authority_id: int, name: str, params: Mapping[str, str | Secret]) -> Call[Batch]:
     """Describe the order of one certificate with a key made by the service."""
     path = "/api/v1/batches/createSingleCertBatch"
@@ -128,7 +147,7 @@ def create_batch(authority_id: int, name: str, params: Mapping[str, str | Secret
         method="PUT",
         path=path,
         body=_encode(document),
-        read=model(Batch, "PUT", path),
+        read=_ordered("PUT", path),
         repeatable=False,
         subject=f'batch "{one_line(name)}"',
     )
@@ -154,7 +173,7 @@ def upload_batch(profile_id: int, requests: bytes, subject: str) -> Call[Batch]:
         path=path,
         body=form.read(),
         content_type=form.headers["content-type"],
-        read=model(Batch, "POST", path),
+        read=_ordered("POST", path),
         repeatable=False,
         subject=subject,
     )

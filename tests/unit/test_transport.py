@@ -415,10 +415,10 @@ def test_a_client_belongs_to_one_event_loop(httpx_mock: HTTPXMock, mint: Callabl
     httpx_mock.add_response(url=f"{BASE}/auth/pwd", json={"accessToken": mint("1")})
     httpx_mock.add_response(url=DEVICES, json={})
     client = SectigoClient(username="ops", password="x")
-    asyncio.run(client.licenses.get())  # type: ignore[arg-type]
+    asyncio.run(client.licenses.get())
 
     with pytest.raises(ConfigurationError, match="event loop"):
-        asyncio.run(client.licenses.get())  # type: ignore[arg-type]
+        asyncio.run(client.licenses.get())
 
 
 @pytest.mark.usefixtures("signed_in")

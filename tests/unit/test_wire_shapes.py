@@ -1,7 +1,9 @@
 """The 17 calls of api.md 1a: what is sent and what is read, as written there."""
 
 import json
+from collections.abc import Callable
 from email import message_from_bytes
+from email.message import Message
 
 import httpx
 import pytest
@@ -10,6 +12,7 @@ from pytest_httpx import HTTPXMock
 from sectigo_async import BatchStatus, RevocationReason, Secret, SectigoClient
 from sectigo_async.errors import InvalidArgumentError, InvalidCSRError, UnexpectedReplyError
 from sectigo_async.pki import generate_key, make_csr
+from sectigo_async.testing import FakeClock
 
 BASE = "https://iot.sectigo.com"
 JSON = "application/json;charset=UTF-8"
@@ -42,7 +45,11 @@ async def test_sign_in_and_default_headers(httpx_mock: HTTPXMock, signed_in: str
 async def test_create_is_a_put_with_string_parameters(httpx_mock: HTTPXMock, client: SectigoClient) -> None:
     url = f"{BASE}/api/v1/batches/createSingleCertBatch"
     httpx_mock.add_response(url=url, method="PUT", status_code=201, json=BATCH)
-    params = {"commonName": "example.com", "dNSName": "example.com\nwww.example.com", "pkcs12Password": Secret("pw")}
+    params: dict[str, str | Secret] = {
+        "commonName": "example.com",
+        "dNSName": "example.com\nwww.example.com",
+        "pkcs12Password": Secret("pw"),
+    }
 
     batch = await client.batches.create(authority_id=423, name="example.com certs", params=params)
 
@@ -80,16 +87,18 @@ async def test_upload_is_multipart_of_three_parts(httpx_mock: HTTPXMock, client:
     request = last(httpx_mock)
     assert request.headers["accept"] == JSON
     head = b"Content-Type: " + request.headers["content-type"].encode() + b"\r\n\r\n"
-    first, second, third = message_from_bytes(head + request.content).get_payload()
+    parts = message_from_bytes(head + request.content).get_payload()
+    assert isinstance(parts, list)
+    first, second, third = (part for part in parts if isinstance(part, Message))
     assert first.get_param("name", header="content-disposition") == "profileId"
     assert first.get_payload() == "42"
     assert second.get_param("name", header="content-disposition") == "csrBatchRequest"
     assert second.get_filename() == "blob"
     assert second.get_content_type() == "application/json"
-    assert json.loads(second.get_payload()) == {"profileId": 42, "batchType": "BATCH", "profileParams": {}}
+    assert json.loads(str(second.get_payload())) == {"profileId": 42, "batchType": "BATCH", "profileParams": {}}
     assert third.get_param("name", header="content-disposition") == "files"
     assert third.get_content_type() == "application/octet-stream"
-    assert third.get_payload(decode=True).strip() == pem.strip()
+    assert str(third.get_payload()).encode().strip() == pem.strip()
 
 
 async def test_upload_of_what_is_no_csr_sends_nothing(httpx_mock: HTTPXMock, client: SectigoClient) -> None:
@@ -251,12 +260,8 @@ async def test_revoke_by_profile_and_serial_ignores_the_body(
 
 
 async def test_refresh_sends_the_bare_token_and_keeps_it_where_none_comes_back(
-    httpx_mock: HTTPXMock, client: SectigoClient, mint: object, clock: object
+    httpx_mock: HTTPXMock, client: SectigoClient, mint: Callable[..., str], clock: FakeClock
 ) -> None:
-    from sectigo_async.testing import FakeClock
-
-    assert callable(mint)
-    assert isinstance(clock, FakeClock)
     refresh = mint("refresh", lifetime=7200)
     httpx_mock.add_response(url=f"{BASE}/auth/pwd", json={"accessToken": mint("one"), "refreshToken": refresh})
     for name in ("two", "three"):
@@ -312,3 +317,15 @@ async def test_ids_are_numbers(httpx_mock: HTTPXMock, client: SectigoClient, bat
         await client.batches.get(batch_id)  # type: ignore[arg-type]
 
     assert not httpx_mock.get_requests()
+
+
+@pytest.mark.usefixtures("signed_in")
+async def test_an_order_is_not_lost_because_a_field_of_its_reply_is_odd(
+    httpx_mock: HTTPXMock, client: SectigoClient
+) -> None:
+    httpx_mock.add_response(method="PUT", status_code=201, json={"batchId": 24, "size": "one", "userId": {}})
+
+    batch = await client.batches.create(authority_id=1, params={})
+
+    assert batch.batch_id == 24
+    assert batch.raw["size"] == "one"

@@ -1,0 +1,158 @@
+"""Private files: 0600 from the start, whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sectigo_async import FileTokenStore, Secret, StoredToken
+from sectigo_async.errors import FileError
+from sectigo_async.pki import StagedFile, safe_name, write_private
+
+needs_modes = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+
+
+def test_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        write_private(tmp_path / "key", b"secret")
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "key").read_bytes() == b"secret"
+
+
+def test_same_content_is_done_and_other_content_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "key"
+    write_private(target, b"one")
+    write_private(target, b"one")
+
+    with pytest.raises(FileError, match="other content") as caught:
+        write_private(target, b"two")
+
+    assert caught.value.hint
+    assert target.read_bytes() == b"one"
+    assert [file.name for file in tmp_path.iterdir()] == ["key"]
+    write_private(target, b"two", overwrite=True)
+    assert target.read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_symbolic_link_is_not_followed(tmp_path: Path, overwrite: bool) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"mine")
+    (tmp_path / "key").symlink_to(elsewhere)
+
+    if overwrite:
+        write_private(tmp_path / "key", b"two", overwrite=True)
+    else:
+        with pytest.raises(FileError):
+            write_private(tmp_path / "key", b"two")
+
+    assert elsewhere.read_bytes() == b"mine"
+
+
+def test_what_is_discarded_leaves_no_trace(tmp_path: Path) -> None:
+    staged = StagedFile(tmp_path / "key")
+    staged.open().write(b"half")
+    staged.discard()
+    staged.discard()
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", ["missing/key", "file/key"])
+def test_places_that_cannot_be_written(tmp_path: Path, target: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(FileError) as caught:
+        write_private(tmp_path / target, b"x")
+
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_disk_that_is_full_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    import signal
+
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(FileError, match="cannot write"):
+            write_private(tmp_path / "key", b"x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["gw7.example.com", "a-b_c.d"])
+def test_plain_names_stay_as_they_are(name: str) -> None:
+    assert safe_name(name) == name
+
+
+@given(st.text(max_size=200))
+def test_any_name_becomes_one_plain_file_name(name: str) -> None:
+    safe = safe_name(name)
+
+    assert "/" not in safe
+    assert "\\" not in safe
+    assert "\0" not in safe
+    assert not safe.startswith((".", "-"))
+    assert 0 < len(safe.encode()) < 200
+    assert safe.isascii()
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_different_names_get_different_file_names(one: str, other: str) -> None:
+    if one.lower() != other.lower():
+        assert safe_name(one) != safe_name(other)
+
+
+@pytest.mark.parametrize("name", ["con", "NUL", "com1.example", "../../etc/passwd", "*.example.com", "", "..", "a/b"])
+def test_names_that_mean_something_else_are_changed(name: str) -> None:
+    assert safe_name(name) != name.lower()
+
+
+async def test_stored_token_is_private_and_bound_to_endpoint_and_user(tmp_path: Path) -> None:
+    directory = tmp_path / "state" / "tokens"
+    token = StoredToken(access=Secret("canary-93b1"), expires_at=1.5)
+    ours = FileTokenStore(directory, endpoint="https://a", username="ops")
+
+    assert await ours.load() is None
+    await ours.save(token)
+    await ours.save(token)
+
+    assert await ours.load() == token
+    assert await FileTokenStore(directory, endpoint="https://b", username="ops").load() is None
+    assert await FileTokenStore(directory, endpoint="https://a", username="eve").load() is None
+    assert ours.path.stat().st_mode & 0o777 == 0o600
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert len(list(directory.iterdir())) == 1
+    assert "canary" not in repr(ours) + repr(token)
+    await ours.erase()
+    await ours.erase()
+    assert await ours.load() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"version": 2}', b"null"])
+async def test_stored_token_that_is_damaged_is_none(tmp_path: Path, content: bytes) -> None:
+    store = FileTokenStore(tmp_path, endpoint="https://a", username="ops")
+    store.path.write_bytes(content)
+
+    assert await store.load() is None
+
+
+async def test_stored_token_copied_to_another_name_is_none(tmp_path: Path) -> None:
+    ours = FileTokenStore(tmp_path, endpoint="https://a", username="ops")
+    theirs = FileTokenStore(tmp_path, endpoint="https://evil", username="ops")
+    await ours.save(StoredToken(access=Secret("x"), expires_at=None))
+    theirs.path.write_bytes(ours.path.read_bytes())
+
+    assert await theirs.load() is None

@@ -1,0 +1,337 @@
+"""Keys, requests, archives and chains."""
+
+import io
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
+from cryptography.x509.oid import NameOID
+
+from sectigo_async import Archive, Secret
+from sectigo_async.errors import ArchiveError, InvalidCSRError, PkiError, WrongPasswordError
+from sectigo_async.pki import (
+    ChainStatus,
+    KeyAlgorithm,
+    MemberKind,
+    check_chain,
+    describe_key,
+    describe_requests,
+    generate_key,
+    key_pem,
+    load_key,
+    make_csr,
+    read_requests,
+    without_dns_name,
+)
+
+NOW = datetime.now(UTC)
+DER = serialization.Encoding.DER
+PEM = serialization.Encoding.PEM
+
+
+class Signed:
+    """A certificate and its key."""
+
+    def __init__(
+        self,
+        name: str,
+        issuer: "Signed | None" = None,
+        *,
+        ca: bool = True,
+        days: int = 30,
+        san: tuple[str, ...] = (),
+    ) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer.certificate.subject if issuer else subject)
+            .public_key(self.key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW - timedelta(days=60))
+            .not_valid_after(NOW + timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca, None), critical=True)
+        )
+        if san:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([x509.DNSName(each) for each in san]), critical=False
+            )
+        self.certificate: x509.Certificate = builder.sign((issuer or self).key, hashes.SHA256())
+
+    def encoded(self, form: serialization.Encoding) -> bytes:
+        return self.certificate.public_bytes(form)
+
+
+@pytest.fixture(scope="module")
+def root() -> Signed:
+    return Signed("root")
+
+
+@pytest.fixture(scope="module")
+def issuer(root: Signed) -> Signed:
+    return Signed("issuer", root)
+
+
+@pytest.fixture(scope="module")
+def leaf(issuer: Signed) -> Signed:
+    return Signed("gw7.example.com", issuer, ca=False, san=("gw7.example.com", "alt.example.com"))
+
+
+@pytest.fixture
+def zipped() -> Callable[..., Archive]:
+    def make(**members: bytes) -> Archive:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, content in members.items():
+                file.writestr(name.replace("__", "."), content)
+        return Archive(buffer.getvalue())
+
+    return make
+
+
+def legacy_p12(leaf: Signed, password: bytes, *issuers: Signed) -> bytes:
+    old = (
+        serialization.PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(2000)
+        .key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC)
+        .hmac_hash(hashes.SHA1())  # noqa: S303 - what the service writes
+        .build(password)
+    )
+    chain = [each.certificate for each in issuers]
+    return pkcs12.serialize_key_and_certificates(b"x", leaf.key, leaf.certificate, chain, old)
+
+
+@pytest.mark.parametrize("algorithm", [KeyAlgorithm.P256, KeyAlgorithm.P384, KeyAlgorithm.RSA_2048])
+def test_keys_are_made_written_and_read_again(algorithm: KeyAlgorithm) -> None:
+    key = generate_key(algorithm)
+    pem = key_pem(key)
+
+    assert pem.startswith(b"-----BEGIN PRIVATE KEY-----")
+    assert load_key(pem).private_numbers() == key.private_numbers()
+    assert describe_key(key.public_key()).replace(" ", "-").removeprefix("EC-") == algorithm.value
+
+
+@pytest.mark.parametrize("pem", [b"", b"not pem", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"])
+def test_what_is_no_key(pem: bytes) -> None:
+    with pytest.raises(PkiError):
+        load_key(pem)
+
+
+def test_csr_carries_names_and_subject() -> None:
+    key = generate_key()
+    subject = {"organizationName": "Acme", "countryName": "DE"}
+
+    (request,) = read_requests(make_csr(key, "gw7.example.com", dns_names=["a.example.com"], subject=subject))
+
+    assert request.is_signature_valid
+    assert request.subject.rfc4514_string() == "C=DE,O=Acme,CN=gw7.example.com"
+    names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["a.example.com"]
+    assert without_dns_name([request]) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "subject"), [("gw7", {"countryName": "Germany"}), ("gw7", {"shoeSize": "43"}), ("ü.example.com", {})]
+)
+def test_names_that_cannot_stand_in_a_csr(name: str, subject: dict[str, str]) -> None:
+    with pytest.raises(InvalidCSRError):
+        make_csr(generate_key(), name, subject=subject)
+
+
+def test_requests_are_read_from_one_text_and_from_a_zip(zipped: Callable[..., Archive]) -> None:
+    first, second = make_csr(generate_key(), "a.example.com"), make_csr(generate_key(), "b.example.com")
+
+    together = read_requests(b"chatter\r\n" + first + b"\n" + second.replace(b"\n", b"\r\n"))
+    apart = read_requests(zipped(a__csr=first, b__pem=second, readme__txt=b"not one").raw)
+
+    assert [request.public_bytes(DER) for request in together] == [request.public_bytes(DER) for request in apart]
+    assert describe_requests(together) == "the order of 2 certificates (a.example.com, b.example.com)"
+
+
+def test_requests_that_are_damaged(zipped: Callable[..., Archive]) -> None:
+    good = make_csr(generate_key(), "a.example.com")
+    (request,) = read_requests(good)
+    der = bytearray(request.public_bytes(DER))
+    der[-5] ^= 1
+    import base64
+
+    forged = (
+        b"-----BEGIN CERTIFICATE REQUEST-----\n"
+        + base64.encodebytes(bytes(der))
+        + b"-----END CERTIFICATE REQUEST-----\n"
+    )
+    for data in (b"", b"hello", good[:100], forged, good + forged, zipped(a__csr=b"nothing").raw, b"PK\x03\x04 no"):
+        with pytest.raises(InvalidCSRError):
+            read_requests(data)
+
+
+def test_members_are_told_apart_by_content_not_by_name(
+    zipped: Callable[..., Archive], leaf: Signed, issuer: Signed
+) -> None:
+    bundle = [leaf.certificate, issuer.certificate]
+    archive = zipped(
+        a__txt=legacy_p12(leaf, b"pw"),
+        b__p12=leaf.encoded(PEM),
+        c__pem=leaf.encoded(DER),
+        d__crt=pkcs7.serialize_certificates(bundle, DER),
+        e__cer=pkcs7.serialize_certificates(bundle, PEM),
+        f__p12=b"surprise",
+        g__der=b"",
+    )
+
+    kinds = {member.name[0]: member.kind for member in archive.members()}
+
+    assert kinds == {
+        "a": MemberKind.PKCS12,
+        "b": MemberKind.PEM,
+        "c": MemberKind.DER,
+        "d": MemberKind.PKCS7,
+        "e": MemberKind.PKCS7,
+        "f": MemberKind.OTHER,
+        "g": MemberKind.OTHER,
+    }
+
+
+@pytest.mark.parametrize("form", ["p12", "pem", "der", "p7b", "p7b-pem"])
+def test_every_format_gives_the_certificate_its_chain_and_its_key(
+    zipped: Callable[..., Archive], root: Signed, issuer: Signed, leaf: Signed, form: str
+) -> None:
+    bundle = [root.certificate, issuer.certificate, leaf.certificate]
+    content = {
+        "p12": {"x": legacy_p12(leaf, b"pw", issuer, root)},
+        "pem": {"x": b"\n".join(each.encoded(PEM) for each in (root, leaf, issuer))},
+        "der": {"x": leaf.encoded(DER), "y": issuer.encoded(DER), "z": root.encoded(DER)},
+        "p7b": {"x": pkcs7.serialize_certificates(bundle, DER)},
+        "p7b-pem": {"x": pkcs7.serialize_certificates(bundle, PEM)},
+    }[form]
+
+    (issued,) = zipped(**content).open(
+        password=Secret("pw"), keys=[leaf.key], trust=[root.certificate], names={"gw7.example.com", "alt.example.com"}
+    )
+
+    assert issued.certificate == leaf.certificate
+    assert issued.chain == (issuer.certificate,)
+    assert issued.key_match is True
+    assert issued.name_match is True
+    assert issued.chain_check.status is ChainStatus.VERIFIED
+    assert issued.sound
+    assert issued.serial_number == f"{leaf.certificate.serial_number:X}"
+
+
+def test_one_certificate_in_several_formats_is_one(
+    zipped: Callable[..., Archive], leaf: Signed, issuer: Signed
+) -> None:
+    archive = zipped(a=leaf.encoded(PEM), b=legacy_p12(leaf, b"pw", issuer), c=leaf.encoded(DER))
+
+    (issued,) = archive.open(password="pw")
+
+    assert issued.key is not None
+    assert issued.key_match is True
+    assert issued.chain == (issuer.certificate,)
+
+
+def test_without_a_root_the_chain_is_not_pinned_and_its_own_root_does_not_count(
+    zipped: Callable[..., Archive], root: Signed, issuer: Signed, leaf: Signed
+) -> None:
+    archive = zipped(x=legacy_p12(leaf, b"pw", issuer, root))
+    stranger = Signed("root")
+
+    (unpinned,) = archive.open(password="pw")
+    (wrong,) = archive.open(password="pw", trust=[stranger.certificate])
+
+    assert unpinned.chain_check.status is ChainStatus.NOT_PINNED
+    assert wrong.chain_check.status is ChainStatus.FAILED
+    assert not wrong.sound
+    assert unpinned.name_match is None
+
+
+def test_checks_that_fail_are_told_and_the_certificate_is_still_there(
+    zipped: Callable[..., Archive], leaf: Signed
+) -> None:
+    (issued,) = zipped(x=leaf.encoded(PEM)).open(keys=[generate_key()], names=["other.example.com"])
+
+    assert issued.key_match is False
+    assert issued.name_match is False
+    assert not issued.sound
+    assert issued.certificate_pem() == leaf.encoded(PEM)
+
+
+def test_chains_that_must_not_hold(root: Signed, issuer: Signed, leaf: Signed) -> None:
+    anchors = [root.certificate]
+    under_leaf = Signed("fake.example.com", leaf, ca=False)
+    expired = Signed("old.example.com", issuer, ca=False, days=-1)
+    old_issuer = Signed("issuer", root, days=-1)
+    under_old = Signed("x.example.com", old_issuer, ca=False)
+
+    verdicts = [
+        check_chain(under_leaf.certificate, [leaf.certificate, issuer.certificate], anchors),
+        check_chain(expired.certificate, [issuer.certificate], anchors),
+        check_chain(under_old.certificate, [old_issuer.certificate], anchors),
+        check_chain(leaf.certificate, [], anchors),
+        check_chain(Signed("self.example.com", ca=False).certificate, [], anchors),
+        check_chain(leaf.certificate, [Signed("issuer").certificate], anchors),
+        check_chain(leaf.certificate, [issuer.certificate], anchors, at=NOW + timedelta(days=365)),
+    ]
+
+    assert {check.status for check in verdicts} == {ChainStatus.FAILED}
+    assert all(check.detail for check in verdicts)
+
+
+@pytest.mark.parametrize("password", [None, "wrong", ""])
+def test_wrong_password(zipped: Callable[..., Archive], leaf: Signed, password: str | None) -> None:
+    with pytest.raises(WrongPasswordError, match="x"):
+        zipped(x=legacy_p12(leaf, b"pw")).open(password=password)
+
+
+def test_archives_that_are_damaged_empty_or_hostile(zipped: Callable[..., Archive], leaf: Signed) -> None:
+    good = zipped(x=leaf.encoded(PEM)).raw
+    flipped = bytearray(good)
+    flipped[60] ^= 0xFF
+    hostile = [
+        b"",
+        b"PK",
+        b"not a zip at all",
+        good[: len(good) // 2],
+        bytes(flipped),
+        zipped().raw,
+        zipped(x=b"no certificate").raw,
+        zipped(x=b"\x00" * (2 * 1024 * 1024)).raw,
+        zipped(x=b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----").raw,
+    ]
+    for data in hostile:
+        with pytest.raises(ArchiveError):
+            Archive(data).open()
+
+
+def test_files_are_written_for_this_user_alone_and_modern_pkcs12_is_made(
+    zipped: Callable[..., Archive], leaf: Signed, issuer: Signed, tmp_path: Path
+) -> None:
+    (issued,) = zipped(x=legacy_p12(leaf, b"pw", issuer)).open(password="pw")
+
+    issued.write_to(tmp_path / "new")
+    bundle = pkcs12.load_pkcs12(issued.to_pkcs12(Secret("new-password")), b"new-password")
+
+    assert bundle.cert is not None
+    assert bundle.cert.certificate == leaf.certificate
+    folder = tmp_path / "new"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == dict.fromkeys(
+        ["cert.pem", "chain.pem", "fullchain.pem", "privkey.pem"], 0o600
+    )
+    assert (folder / "fullchain.pem").read_bytes() == leaf.encoded(PEM) + issuer.encoded(PEM)
+    assert load_key((folder / "privkey.pem").read_bytes()).private_numbers() == leaf.key.private_numbers()
+
+
+def test_repr_shows_no_key(zipped: Callable[..., Archive], leaf: Signed) -> None:
+    archive = zipped(x=legacy_p12(leaf, b"pw"))
+    (issued,) = archive.open(password="pw")
+
+    assert "PRIVATE" not in f"{archive!r} {issued!r} {archive.members()!r}"
+    assert "gw7.example.com" in repr(issued)

@@ -1,0 +1,145 @@
+"""Waiting as production code of this API does it (api.md 2)."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sectigo_async import Batch, BatchStatus, ProcessingInfo
+from sectigo_async.errors import BatchFailed, CallTimeoutError, NotFoundError, SectigoError, WaitTimeout
+from sectigo_async.testing import FakeClock
+from sectigo_async.waiting import Verdict, next_look, verdict, watch
+
+
+def seen(status: BatchStatus, counts: tuple[int, int, int] | None = None) -> Batch:
+    info = None if counts is None else ProcessingInfo(active=counts[0], success=counts[1], failed=counts[2])
+    return Batch(batch_id=24, status=status, processing=info, reject_reason="because")
+
+
+S = BatchStatus
+
+
+@pytest.mark.parametrize(
+    ("status", "counts", "expected"),
+    [
+        (S.CREATED, None, Verdict.WAITING),
+        (S.PROCESSING, None, Verdict.WAITING),
+        (S.PROCESSING, (1, 1, 0), Verdict.WAITING),
+        (S.READY_FOR_DOWNLOAD, (1, 1, 0), Verdict.WAITING),
+        (S.READY_FOR_DOWNLOAD, (0, 1, 0), Verdict.READY),
+        (S.READY_FOR_DOWNLOAD, (0, 1, 1), Verdict.READY),
+        (S.READY_FOR_DOWNLOAD, (0, 0, 1), Verdict.READY),
+        (S.READY_FOR_DOWNLOAD, (0, 0, 0), Verdict.READY),
+        (S.PARTLY_ISSUED, (0, 1, 1), Verdict.READY),
+        (S.COLLECTED, (0, 1, 0), Verdict.READY),
+        (S.COLLECTED, (0, 0, 0), Verdict.WAITING),
+        (S.FAILED, (0, 0, 1), Verdict.FAILED),
+        (S.FAILED, (0, 2, 1), Verdict.READY),
+        (S.REJECTED, (0, 0, 0), Verdict.FAILED),
+        (S.BROKEN, (0, 0, 1), Verdict.FAILED),
+        (S.BROKEN, (1, 0, 0), Verdict.WAITING),
+        (S.ABORTED, (0, 0, 0), Verdict.FAILED),
+        (S.NOT_ACCEPTABLE, (0, 0, 0), Verdict.WAITING),
+        (S.NOT_ACCEPTABLE, (0, 0, 1), Verdict.FAILED),
+        (S.NOT_ACCEPTABLE, (0, 1, 1), Verdict.READY),
+        (S.PROCESSING_REJECT, (0, 0, 0), Verdict.WAITING),
+        (S.PROCESSING_REVOKE, (0, 1, 0), Verdict.WAITING),
+        (S.REVOKED, (0, 1, 0), Verdict.FAILED),
+        (S.REVOCATION_ERROR, (0, 1, 0), Verdict.READY),
+        (S.REMOVED_AFTER_EXPIRATION, (0, 1, 0), Verdict.FAILED),
+        (S.UNKNOWN, (0, 0, 0), Verdict.WAITING),
+        (S.UNKNOWN, (0, 1, 0), Verdict.WAITING),
+    ],
+)
+def test_verdict(status: BatchStatus, counts: tuple[int, int, int] | None, expected: Verdict) -> None:
+    assert verdict(seen(status, counts)) is expected
+
+
+class Looks:
+    """Gives one batch or error for each look, the last one for ever."""
+
+    def __init__(self, *answers: Batch | SectigoError) -> None:
+        self.answers = list(answers)
+        self.limits: list[float | None] = []
+
+    async def __call__(self, left: float | None) -> Batch:
+        self.limits.append(left)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, SectigoError):
+            raise answer
+        return answer
+
+
+async def collect(looks: Looks, clock: FakeClock, timeout: float | None = 1800.0) -> list[Batch]:
+    return [batch async for batch in watch(looks, clock, timeout=timeout)]
+
+
+async def test_each_change_is_told_once_and_the_last_is_ready(clock: FakeClock) -> None:
+    created, working, ready = seen(S.CREATED), seen(S.PROCESSING), seen(S.READY_FOR_DOWNLOAD, (0, 1, 0))
+
+    told = await collect(Looks(created, created, working, working, working, ready), clock)
+
+    assert told == [created, working, ready]
+    assert len(clock.sleeps) == 5
+
+
+async def test_failure_carries_the_batch_and_its_reason(clock: FakeClock) -> None:
+    with pytest.raises(BatchFailed, match="because") as caught:
+        await collect(Looks(seen(S.CREATED), seen(S.REJECTED, (0, 0, 1))), clock)
+
+    assert caught.value.batch.status is S.REJECTED
+
+
+async def test_time_out_carries_the_batch_and_is_never_exceeded(clock: FakeClock) -> None:
+    with pytest.raises(WaitTimeout) as caught:
+        await collect(Looks(seen(S.PROCESSING)), clock, timeout=100)
+
+    assert caught.value.batch.batch_id == 24
+    assert clock.monotonic() == pytest.approx(100)
+
+
+async def test_an_unknown_status_is_waited_for_and_named_at_the_end(clock: FakeClock) -> None:
+    odd = Batch(batch_id=24, raw={"status": "FROZEN_SOLID"})
+
+    with pytest.raises(WaitTimeout, match=r"FROZEN_SOLID.*does not know"):
+        await collect(Looks(odd), clock, timeout=30)
+
+
+async def test_a_look_that_fails_in_passing_is_made_again(clock: FakeClock) -> None:
+    slow = CallTimeoutError("slow", method="GET", path="/x")
+    ready = seen(S.READY_FOR_DOWNLOAD, (0, 1, 0))
+
+    assert await collect(Looks(slow, slow, ready), clock) == [ready]
+
+
+async def test_trouble_that_lasts_to_the_end_is_what_is_told(clock: FakeClock) -> None:
+    slow = CallTimeoutError("slow", method="GET", path="/x")
+
+    with pytest.raises(CallTimeoutError):
+        await collect(Looks(slow), clock, timeout=60)
+
+
+async def test_trouble_that_will_not_pass_ends_the_wait_at_once(clock: FakeClock) -> None:
+    gone = NotFoundError("gone", status=404, method="GET", path="/x")
+
+    with pytest.raises(NotFoundError):
+        await collect(Looks(gone), clock)
+
+    assert not clock.sleeps
+
+
+async def test_a_look_has_only_the_time_that_is_left(clock: FakeClock) -> None:
+    looks = Looks(seen(S.PROCESSING))
+
+    with pytest.raises(WaitTimeout):
+        await collect(looks, clock, timeout=10)
+
+    assert looks.limits[0] == 10
+    assert all(limit is not None and limit <= 10 for limit in looks.limits)
+
+
+@given(st.floats(min_value=0, max_value=1e9))
+def test_pauses_grow_with_age_within_bounds(age: float) -> None:
+    pause = next_look(age)
+
+    assert 1.8 <= pause <= 66
+    assert pause <= max(2.2, 0.275 * age * 1.001)
