@@ -1,0 +1,227 @@
+"""`issue()`: one certificate, taken up again after anything, never ordered twice."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+
+from sectigo_async import SectigoClient
+from sectigo_async.errors import (
+    BatchFailed,
+    FileError,
+    InvalidArgumentError,
+    NotFoundError,
+    OutcomeUnknownError,
+    WaitTimeout,
+)
+from sectigo_async.pki import ChainStatus, generate_key, load_key
+from sectigo_async.sandbox import Sandbox, create_app
+from sectigo_async.testing import FakeClock
+
+NAME = "gw8.example.com"
+
+
+class Line(httpx.AsyncBaseTransport):
+    """A line to the sandbox that can fail before or after an order runs."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._inner = httpx.ASGITransport(create_app(sandbox))
+        self.cut: str | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        ordering = request.url.path.endswith("/upload")
+        if ordering and self.cut == "before it is sent":
+            raise httpx.ConnectError("refused")
+        response = await self._inner.handle_async_request(request)
+        if ordering and self.cut == "after it ran":
+            raise httpx.ReadError("reset")
+        if ordering and self.cut == "for ever":
+            await asyncio.sleep(3600)
+        return response
+
+
+@pytest.fixture
+def line(sandbox: Sandbox) -> Line:
+    return Line(sandbox)
+
+
+@pytest.fixture
+async def sdk(line: Line, clock: FakeClock, credentials: dict[str, str]) -> AsyncIterator[SectigoClient]:
+    async with SectigoClient(
+        endpoint="http://127.0.0.1",
+        transport=line,
+        clock=clock,
+        username=credentials["username"],
+        password=credentials["password"],
+    ) as client:
+        yield client
+
+
+async def test_key_intent_and_certificate_lie_in_one_private_folder(
+    sdk: SectigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    root = x509.load_pem_x509_certificate(sandbox.ca_pem())
+
+    issued = await sdk.issue(
+        common_name=NAME, profile_id=42, directory=tmp_path, dns_names=[NAME, "alt.example.com"], trust=[root]
+    )
+
+    folder = tmp_path / NAME
+    assert issued.directory == folder
+    assert issued.certificate.sound
+    assert issued.certificate.chain_check.status is ChainStatus.VERIFIED
+    assert issued.certificate.dns_names == (NAME, "alt.example.com")
+    names = {"archive.zip", "cert.pem", "chain.pem", "fullchain.pem", "issue.json", "privkey.pem"}
+    assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == dict.fromkeys(names, 0o600)
+    key = load_key((folder / "privkey.pem").read_bytes())
+    certificate = x509.load_pem_x509_certificate((folder / "cert.pem").read_bytes())
+    assert key.public_key() == certificate.public_key()
+    record = json.loads((folder / "issue.json").read_text())
+    assert (record["batch_id"], record["profile_id"]) == (issued.batch.batch_id, 42)
+    assert "PRIVATE" not in (folder / "issue.json").read_text()
+
+
+async def test_called_again_it_gives_the_same_certificate_and_orders_nothing(
+    sdk: SectigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    first = await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+    again = await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert again.certificate.certificate == first.certificate.certificate
+    assert sandbox.stats()["orders"] == 1
+    assert first.certificate.chain_check.status is ChainStatus.NOT_PINNED
+
+
+async def test_stopped_while_waiting_it_goes_on_with_the_same_batch(
+    sdk: SectigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    with pytest.raises(WaitTimeout) as caught:
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path, timeout=0.5)
+    assert str(caught.value.batch.batch_id) in "".join(caught.value.__notes__)
+
+    issued = await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert issued.batch.batch_id == caught.value.batch.batch_id
+    assert issued.certificate.key_match
+    assert sandbox.stats()["orders"] == 1
+
+
+async def test_an_order_that_was_not_sent_is_ordered_by_the_next_call_with_the_same_key(
+    sdk: SectigoClient, line: Line, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    line.cut = "before it is sent"
+    from sectigo_async.errors import ConnectFailedError
+
+    with pytest.raises(ConnectFailedError):
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+    key = (tmp_path / NAME / "privkey.pem").read_bytes()
+    line.cut = None
+
+    issued = await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert issued.certificate.key_match
+    assert (tmp_path / NAME / "privkey.pem").read_bytes() == key
+    assert sandbox.stats()["orders"] == 1
+
+
+async def test_an_order_of_unknown_outcome_is_never_ordered_again_by_itself(
+    sdk: SectigoClient, line: Line, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    line.cut = "after it ran"
+    with pytest.raises(OutcomeUnknownError):
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+    line.cut = None
+
+    with pytest.raises(OutcomeUnknownError):
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+    with pytest.raises(OutcomeUnknownError, match=NAME) as caught:
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert "issue.json" in caught.value.hint
+    assert sandbox.stats()["orders"] == 1
+    assert (tmp_path / NAME / "privkey.pem").exists()
+
+
+async def test_cancelled_while_the_order_is_out_the_intent_stays(
+    sdk: SectigoClient, line: Line, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    line.cut = "for ever"
+    task = asyncio.create_task(sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path))
+    while not sandbox.stats()["orders"]:
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    line.cut = None
+
+    assert "gw8.example.com" in "".join(caught.value.__notes__)
+    with pytest.raises(OutcomeUnknownError):
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+    assert sandbox.stats()["orders"] == 1
+
+
+async def test_of_two_at_once_one_orders(sdk: SectigoClient, sandbox: Sandbox, tmp_path: Path) -> None:
+    results = await asyncio.gather(
+        *(sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path) for _ in range(5)), return_exceptions=True
+    )
+
+    assert sandbox.stats()["orders"] == 1
+    assert sum(not isinstance(result, BaseException) for result in results) == 1
+    assert all(isinstance(r, FileError | OutcomeUnknownError) for r in results if isinstance(r, BaseException))
+
+
+async def test_a_refused_order_leaves_the_way_free(sdk: SectigoClient, sandbox: Sandbox, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        await sdk.issue(common_name=NAME, profile_id=4711, directory=tmp_path)
+
+    await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert sandbox.stats()["orders"] == 1
+
+
+async def test_a_batch_that_failed_stays_failed(sdk: SectigoClient, sandbox: Sandbox, tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(BatchFailed):
+            await sdk.issue(common_name="failed.example.com", profile_id=42, directory=tmp_path)
+
+    assert sandbox.stats()["orders"] == 1
+
+
+async def test_a_folder_of_another_order_is_refused(sdk: SectigoClient, sandbox: Sandbox, tmp_path: Path) -> None:
+    await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    with pytest.raises(FileError, match="other names"):
+        await sdk.issue(common_name=NAME, profile_id=117, directory=tmp_path)
+    (tmp_path / NAME / "issue.json").write_text("{")
+    with pytest.raises(FileError, match="cannot be read"):
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert sandbox.stats()["orders"] == 1
+
+
+async def test_with_a_key_of_the_callers_own_nothing_is_written(
+    sdk: SectigoClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    key = generate_key()
+
+    issued = await sdk.issue(common_name=NAME, profile_id=42, key=key)
+
+    assert issued.directory is None
+    assert issued.certificate.key_match
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("both", [False, True])
+async def test_either_a_directory_or_a_key(sdk: SectigoClient, tmp_path: Path, both: bool) -> None:
+    with pytest.raises(InvalidArgumentError):
+        await sdk.issue(
+            common_name=NAME,
+            profile_id=42,
+            directory=tmp_path if both else None,
+            key=generate_key() if both else None,
+        )
