@@ -121,7 +121,7 @@ class Demo:
 
     @asynccontextmanager
     async def _signed_in(self) -> AsyncIterator[SectigoClient]:
-        config = SandboxConfig(issue_delay=2.0)
+        config = SandboxConfig(issue_delay=1.5)
         async with SandboxServer(Sandbox(config)) as server:
             self._step(f"a simulator of the service runs on {server.url}; nothing it issues is to be trusted")
             client = SectigoClient(username=config.username, password=Secret(config.password), endpoint=server.url)

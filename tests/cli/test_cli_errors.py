@@ -1,0 +1,217 @@
+"""Wrong use and bad days: one clear line, the right exit code, no traceback, no half-written file."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def one_line(result: "subprocess.CompletedProcess[str]", code: int) -> str:
+    """Check that a command failed as it should and return what it said."""
+    assert result.returncode == code, (result.stdout, result.stderr)
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if not line.startswith("warning:")]
+    assert len(errors) == 1, result.stderr
+    assert errors[0].startswith("error: ")
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "code", "words"),
+    [
+        (["licenses"], {"SECTIGO_PASSWORD": "wrong"}, 4, ["refused", "SECTIGO_PASSWORD"]),
+        (["auth"], {"SECTIGO_PASSWORD": "wrong"}, 4, ["refused", "SECTIGO_PASSWORD"]),
+        (["licenses"], {"SECTIGO_PASSWORD": ""}, 4, ["no password", "SECTIGO_PASSWORD"]),
+        (["licenses"], {"SECTIGO_USERNAME": ""}, 4, ["no user name", "SECTIGO_USERNAME"]),
+        (["licenses"], {"SECTIGO_ENDPOINT": "http://127.0.0.1:1"}, 1, ["cannot connect", "SECTIGO_ENDPOINT"]),
+        (["licenses"], {"SECTIGO_ENDPOINT": "nonsense"}, 2, ["not a URL", "https://"]),
+        (["licenses"], {"SECTIGO_ENDPOINT": "https://ca.example.com"}, 2, ["testing", "serve"]),
+        (["licenses"], {"SECTIGO_ENVIRONMENT": "moon"}, 2, ["moon", "production"]),
+        (["profiles", "-i", "4711"], {}, 3, ["4711"]),
+        (["profiles", "-i", "4711", "-p"], {}, 3, ["4711"]),
+        (["batches", "-i", "999999"], {}, 3, ["999999"]),
+        (["download", "-i", "999999"], {}, 3, ["999999"]),
+        (["create", "-a", "4711", "-d", "a.example.com", "-p", "secrtpasswrd"], {}, 3, ["4711"]),
+        (["create", "-a", "85", "-d", "a.example.com", "-p", "secrtpasswrd"], {}, 1, ["countryName", "localityName"]),
+        (["create", "-a", "42", "-d", "a.example.com", "-p", "short"], {}, 1, ["pkcs12Password"]),
+        (["upload", "-p", "42", "missing.csr"], {}, 1, ["missing.csr"]),
+        (["upload", "-p", "42", "."], {}, 1, ["cannot read"]),
+        (["upload", "-p", "42", "garbage.csr"], {}, 1, ["certificate signing request"]),
+        (["upload", "-p", "42", "binary.csr"], {}, 1, ["certificate signing request"]),
+        (["upload", "-p", "42", "cut.csr"], {}, 1, ["request 1 is damaged"]),
+        (["find"], {}, 2, ["common name", "serial number"]),
+        (["find", "-s", "xyz"], {}, 2, ["xyz", "hexadecimal"]),
+        (["revoke", "-p", "42", "-s", "AF01"], {}, 3, ["AF01"]),
+        (["revoke", "-p", "42", "-s", "no"], {}, 2, ["'no'"]),
+    ],
+)
+def test_errors_in_one_line(
+    run: Run, tmp_path: Path, *, arguments: list[str], settings: dict[str, str], code: int, words: list[str]
+) -> None:
+    (tmp_path / "garbage.csr").write_text("hello")
+    (tmp_path / "binary.csr").write_bytes(bytes(range(256)))
+    (tmp_path / "cut.csr").write_text(
+        "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----\n"
+    )
+
+    said = one_line(run(*arguments, **settings), code)
+
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["create", "-d", "a.example.com"],
+        ["create", "-a", "42"],
+        ["create", "-a", "many", "-d", "a.example.com"],
+        ["upload", "a.csr"],
+        ["upload", "-p", "42"],
+        ["batches"],
+        ["batches", "-i", "-4"],
+        ["batches", "-i", "24", "-I", "-s"],
+        ["download"],
+        ["profiles", "--params"],
+        ["revoke", "-p", "42"],
+        ["revoke", "-p", "42", "-s", "AF01", "-r", "7"],
+        ["revoke", "-p", "42", "-s", "AF01", "-r", "because"],
+        ["-P", "TRISA", "create", "-d", "a.example.com"],
+        ["serve", "-a", "nonsense"],
+        ["serve", "-a", "127.0.0.1:99999"],
+        ["serve", "-a", "0.0.0.0:0"],
+        ["serve", "-a", "0.0.0.0:0", "--allow-remote"],
+        ["serve", "--issue-delay", "-1"],
+        ["nonsense"],
+        ["--nonsense"],
+    ],
+)
+def test_usage_errors(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_not_ready_is_pending_and_leaves_no_file(run: Run, slow_server: str, tmp_path: Path) -> None:
+    slow = {"SECTIGO_ENDPOINT": slow_server}
+    ordered = run("create", "-a", "42", "-d", "a.example.com", "-p", "secrtpasswrd", **slow)
+    assert ordered.returncode == 0
+    before = set(tmp_path.rglob("*"))
+
+    said = one_line(run("download", "-i", "24", "-o", ".", **slow), 8)
+
+    assert "not ready" in said
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_zero_balance(run: Run, slow_server: str) -> None:
+    slow = {"SECTIGO_ENDPOINT": slow_server}
+    arguments = ("create", "-a", "3", "-d", "a.example.com", "-p", "secrtpasswrd")
+    results = [run("create", "-a", "42", "-d", "b.example.com", "-p", "secrtpasswrd", **slow) for _ in range(3)]
+
+    assert "balance" in one_line(results[-1], 1)
+    assert "serialNumber" in one_line(run(*arguments, **slow), 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a folder that not even its owner may write to")
+def test_unwritable_directory_is_told_before_anything_is_downloaded(run: Run) -> None:
+    said = one_line(run("download", "-i", "24", "-o", "/proc/nowhere"), 1)
+
+    assert "/proc/nowhere" in said
+
+
+def test_a_file_where_a_directory_is_meant(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+
+    said = one_line(run("download", "-i", "24", "-o", "file"), 1)
+
+    assert "not a directory" in said
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_request_without_dns_name_is_warned_of(
+    run: Run, openssl: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> None:
+    made = openssl(
+        *("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+        *("-subj", "/CN=gw7.example.com", "-keyout", "gw7.key", "-out", "gw7.csr"),
+    )
+    assert made.returncode == 0, made.stderr
+
+    result = run("upload", "-p", "42", "gw7.csr")
+
+    assert result.returncode == 0
+    assert result.stderr.startswith("warning: no DNS name in the CSR of gw7.example.com")
+
+
+def test_a_reader_that_had_enough_is_no_error(run: Run, server: str, tmp_path: Path) -> None:
+    del run, server
+    script = "from sectigo_async_cli.output import print_text\nfrom sectigo_async_cli.run import run\n"
+    script += "from sectigo_async_cli.context import Settings\n"
+    script += "async def job():\n    for _ in range(100000): print_text('x' * 100)\nrun(Settings(), job)\n"
+    import sys
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+
+    assert b"BrokenPipe" not in process.stderr.read()
+    process.stderr.close()
+    process.wait(10)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(start: Start, how: signal.Signals) -> None:
+    process = start("serve", "-a", ":0")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("http://127.0.0.1:")
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=10)
+
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in errors
+
+
+def test_port_that_is_taken(start: Start, server: str) -> None:
+    process = start("serve", "-a", server.removeprefix("http://"))
+    output, errors = process.communicate(timeout=10)
+
+    assert process.returncode == 2
+    assert output == ""
+    assert errors.startswith("error: cannot listen on")
+
+
+def test_debug_shows_where_and_still_no_secret(run: Run) -> None:
+    result = run("--debug", "-p", "canary-93b1", "licenses")
+
+    assert result.returncode == 4
+    assert "Traceback" in result.stderr
+    assert "canary-93b1" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["", "auth", "authorities", "create", "upload", "batches", "download", "serve"])
+def test_help_has_an_example(run: Run, command: str) -> None:
+    result = run(*command.split(), "--help")
+
+    assert result.returncode == 0
+    assert ("Example: sectigo-async" if command else "Exit codes:") in result.stdout
+
+
+def test_version(run: Run) -> None:
+    from sectigo_async import __version__
+
+    assert run("--version").stdout == f"sectigo-async {__version__}\n"
