@@ -3,6 +3,10 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Document = Mapping[str, object]
 
@@ -64,22 +68,30 @@ def _cell(value: object) -> str:
 
 
 def _print_record(document: Document) -> None:
-    from rich import box
     from rich.console import Console
+    from rich.padding import Padding
+
+    Console().print(Padding(_record(document, {name: name for name in document}), (1, 2)))
+
+
+def _record(document: Document, headings: Mapping[str, str]) -> "Table":
+    """Return one document as lines of name and value."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE, show_header=False)
+    table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in document.items():
-        table.add_row(name, Text(_cell(value)))
-    Console().print(table)
+    for name, heading in headings.items():
+        table.add_row(heading, Text(_cell(document.get(name))))
+    return table
 
 
 def _print_table(documents: Sequence[Document], columns: Mapping[str, str]) -> None:
+    """Print a table, or one record after the other where the terminal is too narrow for it."""
     from rich import box
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -88,8 +100,14 @@ def _print_table(documents: Sequence[Document], columns: Mapping[str, str]) -> N
         return
     table = Table(box=box.SIMPLE_HEAD)
     for name, heading in columns.items():
-        numbers = all(isinstance(document.get(name), int) for document in documents)
-        table.add_column(heading, overflow="fold", justify="right" if numbers else "left")
+        numbers = all(type(document.get(name)) is int for document in documents)
+        table.add_column(heading, no_wrap=True, justify="right" if numbers else "left")
     for document in documents:
         table.add_row(*(Text(_cell(document.get(name))) for name in columns))
-    Console().print(table)
+    console = Console()
+    if Console(width=10_000).measure(table).maximum <= console.width:
+        console.print(table)
+        return
+    for document in documents:
+        console.print(Padding(_record(document, columns), (1, 2, 0, 2)))
+    console.print()

@@ -1,0 +1,66 @@
+"""What is built and installed."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sectigo_async
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_version_comes_from_one_place() -> None:
+    assert importlib.metadata.version("sectigo-async") == sectigo_async.__version__
+
+
+def test_extras_are_those_the_readme_names() -> None:
+    extras = set(importlib.metadata.metadata("sectigo-async").get_all("Provides-Extra") or [])
+
+    assert extras == {"cli", "sandbox", "all", "dev"}
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_its_extra_the_command_says_how_to_install_it(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from sectigo_async_cli import main; main()"
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert result.returncode == 1
+    assert "pip install 'sectigo-async[cli]'" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_without_the_simulator_its_commands_say_how_to_install_it(command: str, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules['uvicorn'] = None; sys.argv[1:] = [{command!r}]\n"
+    code += "from sectigo_async_cli import main; main()"
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert "pip install 'sectigo-async[sandbox]'" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_examples_run(tmp_path: Path) -> None:
+    for example in (ROOT / "examples").glob("*.py"):
+        result = subprocess.run(
+            [sys.executable, "-W", "error", str(example)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        )
+        assert result.returncode == 0, result.stderr
+        assert "verified" in result.stdout
+
+
+def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
+    pins = (ROOT / "constraints.txt").read_text().splitlines()[1:]
+
+    assert all("==" in pin and "/" not in pin for pin in pins)
