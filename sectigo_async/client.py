@@ -18,6 +18,7 @@ from sectigo_async.config import DEFAULT, Config, Environment, Timeout
 from sectigo_async.connections import open_connections
 from sectigo_async.credentials import TokenStore, resolve_credentials
 from sectigo_async.errors import ConfigurationError, InvalidArgumentError
+from sectigo_async.exchange import Exchanger
 from sectigo_async.resources import (
     Authorities,
     Batches,
@@ -26,10 +27,11 @@ from sectigo_async.resources import (
     LicenseCounters,
     Organizations,
     Profiles,
+    Wish,
     issue,
 )
 from sectigo_async.secrets import Secret
-from sectigo_async.transport import Exchanger, Transport, auth_sender
+from sectigo_async.transport import Transport, auth_sender
 from sectigo_async.wire import calls
 from sectigo_async.wire.reply import Reply
 
@@ -95,25 +97,30 @@ class SectigoClient:
             )
         self.config = config or Config.create(endpoint, environment)
         credentials = resolve_credentials(username, password, environ={})
-        for_calls = for_signing_in = transport
         self._owned: list[httpx.AsyncBaseTransport] = []
-        if for_calls is None or for_signing_in is None:
+        if transport is None:
             # Signing in has a connection of its own: it never waits for calls that wait for it.
-            for_calls = open_connections(self.config, ssl_context=ssl_context, proxy=proxy)
-            for_signing_in = open_connections(self.config, ssl_context=ssl_context, proxy=proxy)
-            self._owned = [for_calls, for_signing_in]
-        timer = clock or SystemClock()
+            for_calls, for_signing_in = self._owned = [
+                open_connections(self.config, ssl_context=ssl_context, proxy=proxy) for _ in range(2)
+            ]
+        elif ssl_context is not None or proxy is not None:
+            raise ConfigurationError(
+                "give either transport, or ssl_context and proxy", hint="a transport brings its own connections"
+            )
+        else:
+            for_calls = for_signing_in = transport
+        self._clock = clock or SystemClock()
         agent = f"sectigo-async/{__version__}"
-        self._tokens = TokenManager(
+        tokens = TokenManager(
             send=auth_sender(Exchanger(for_signing_in, self.config, agent), self.config),
             credentials=credentials,
-            clock=timer,
+            clock=self._clock,
             store=token_store,
         )
-        sender = Transport(Exchanger(for_calls, self.config, agent), self._tokens, self.config, timer)
+        sender = Transport(Exchanger(for_calls, self.config, agent), tokens, self.config, self._clock)
         self._transport = sender
         self.authorities = Authorities(sender)
-        self.batches = Batches(sender, timer)
+        self.batches = Batches(sender, self._clock)
         self.certificates = Certificates(sender)
         self.licenses = LicenseCounters(sender)
         self.organizations = Organizations(sender)
@@ -153,8 +160,8 @@ class SectigoClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections that this client opened."""
-        await self._tokens.aclose()
+        """Take no more calls, and close the connections that this client opened."""
+        await self._transport.aclose()
         for owned in self._owned:
             await owned.aclose()
 
@@ -165,7 +172,7 @@ class SectigoClient:
             AuthenticationError: no token can be had.
             NoReplyError: the service did not answer.
         """
-        await self._tokens.token()
+        await self._transport.sign_in()
 
     async def request(
         self,
@@ -236,7 +243,7 @@ class SectigoClient:
             dns_names: DNS names; `common_name` alone when not given.
             subject: further parts of the subject; see `pki.make_csr`.
             trust: roots to check the chain against.
-            timeout: seconds to wait for the batch; `None` for no limit.
+            timeout: seconds for all of it; `None` for no limit.
 
         Returns:
             The certificate with the result of each check; a failed check raises nothing.
@@ -248,15 +255,13 @@ class SectigoClient:
             WaitTimeout: it was not ready in time.
             FileError: the folder cannot be used.
         """
-        return await issue(
-            self.batches,
+        wish = Wish(
             endpoint=self.config.endpoint,
-            common_name=common_name,
             profile_id=profile_id,
-            directory=directory,
-            key=key,
-            dns_names=dns_names,
-            subject=subject,
-            trust=trust,
-            timeout=timeout,
+            common_name=common_name,
+            dns_names=tuple(dns_names) or (common_name,),
+            subject=dict(subject or {}),
+        )
+        return await issue(
+            self.batches, self._clock, wish, directory=directory, key=key, trust=trust, timeout=timeout
         )

@@ -44,9 +44,10 @@ def _split(endpoint: str) -> SplitResult:
     except ValueError:
         url = None
     if url is None or url.scheme not in {"http", "https"} or not url.hostname:
-        raise ConfigurationError(f"endpoint {endpoint!r} is not a URL", hint="write it like https://iot.sectigo.com")
+        # What stands before an @ may be a password.
+        shown = "" if "@" in endpoint else f" {endpoint!r}"
+        raise ConfigurationError(f"endpoint{shown} is not a URL", hint="write it like https://iot.sectigo.com")
     if url.username is not None or url.password is not None or url.query or url.fragment:
-        # Not echoed: what stands before the @ may be a password.
         raise ConfigurationError(
             "the endpoint must not carry a user name, a password, a query or a fragment",
             hint="write only scheme, host, port and path, like https://iot.sectigo.com",
@@ -120,7 +121,7 @@ def _guard(url: SplitResult, environment: Environment) -> None:
 class Config:
     """Where the service is and how patient to be. Holds no secrets.
 
-    Build it with `Config.create`, which checks the endpoint against the environment.
+    `Config.create` guesses the environment and normalises the endpoint; both are checked however it is made.
 
     Attributes:
         endpoint: scheme, host, port and path prefix, normalised, without a trailing slash.
@@ -144,6 +145,9 @@ class Config:
     reply_limit: int = 32 * 1024 * 1024
     archive_limit: int = 64 * 1024 * 1024
 
+    def __attrs_post_init__(self) -> None:
+        _guard(_split(self.endpoint), self.environment)
+
     @classmethod
     def create(cls, endpoint: str | None = None, environment: Environment | str | None = None) -> "Config":
         """Check and normalise an endpoint.
@@ -158,5 +162,4 @@ class Config:
         """
         url = _split(endpoint or PRODUCTION_ENDPOINT)
         chosen = _environment_for((url.hostname or "").lower(), environment or None)
-        _guard(url, chosen)
         return cls(endpoint=_normalise(url), environment=chosen)

@@ -9,14 +9,21 @@ import functools
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import httpx
 
 from sectigo_async.config import Config, is_loopback
+from sectigo_async.errors import ConfigurationError
 
 FRESH = "sectigo_async.fresh_connection"
 """Request extension: send this one over a connection that nobody used before."""
+
+QUEUED = "sectigo_async.lease.queued"
+"""Event of the `trace` extension: the request waits for a connection."""
+LEASED = "sectigo_async.lease.complete"
+"""Event of the `trace` extension: the request has a connection."""
 
 
 @functools.cache
@@ -27,6 +34,22 @@ def shared_ssl_context() -> ssl.SSLContext:
     context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def _proxy(address: str | None) -> httpx.Proxy | None:
+    """Return the proxy at `address`, which may leave `http://` out, as most programs allow."""
+    if not address:
+        return None
+    try:
+        proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+    except (ValueError, httpx.InvalidURL):
+        proxy = None
+    if proxy is None or not proxy.url.host or proxy.url.scheme not in {"http", "https"}:
+        # The address is not quoted: it may hold a password.
+        raise ConfigurationError(
+            "the proxy is not a URL of an http or https proxy", hint="write it like http://proxy.example.com:3128"
+        )
+    return proxy
 
 
 def environment_proxy(endpoint: str) -> str | None:
@@ -48,10 +71,13 @@ def open_connections(
         config: endpoint and number of connections.
         ssl_context: TLS context; the shared one when not given.
         proxy: URL of a proxy; what the environment says when not given.
+
+    Raises:
+        ConfigurationError: the proxy is none.
     """
     secure = config.endpoint.startswith("https:")
     context = (ssl_context or shared_ssl_context()) if secure else False
-    via = proxy or environment_proxy(config.endpoint)
+    via = _proxy(proxy or environment_proxy(config.endpoint))
 
     def connect() -> httpx.AsyncBaseTransport:
         return httpx.AsyncHTTPTransport(
@@ -73,43 +99,59 @@ class LeasedTransport(httpx.AsyncBaseTransport):
         self._connect = connect
         self._places = asyncio.Semaphore(size)
         self._idle: list[httpx.AsyncBaseTransport] = []
+        self._closed = False
         self.leased = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` over a leased connection, which the reply's end gives back."""
+        trace = request.extensions.get("trace")
+        if trace is not None:
+            await trace(QUEUED, {})
         await self._places.acquire()
         self.leased += 1
         fresh = bool(request.extensions.get(FRESH))
-        connection = self._idle.pop() if self._idle and not fresh else self._connect()
+        connection: httpx.AsyncBaseTransport | None = None
         try:
+            connection = self._idle.pop() if self._idle and not fresh else self._connect()
+            if trace is not None:
+                await trace(LEASED, {})
             response = await connection.handle_async_request(request)
         except BaseException:
             await self._give_back(connection, keep=False)
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Leased(response.stream, functools.partial(self._give_back, connection, keep=not fresh))
+        give_back = functools.partial(self._give_back, connection)
+        response.stream = _Leased(response.stream, give_back, reusable=not fresh)
         return response
 
-    async def _give_back(self, connection: httpx.AsyncBaseTransport, *, keep: bool) -> None:
+    async def _give_back(self, connection: httpx.AsyncBaseTransport | None, *, keep: bool) -> None:
         self.leased -= 1
         self._places.release()
-        if keep:
+        if connection is None:
+            return
+        if keep and not self._closed:
             self._idle.append(connection)
         else:
             await connection.aclose()
 
     async def aclose(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections; those in use are closed when they come back."""
+        self._closed = True
         while self._idle:
             await self._idle.pop().aclose()
+
+
+class _GiveBack(Protocol):
+    def __call__(self, *, keep: bool) -> Awaitable[None]: ...
 
 
 class _Leased(httpx.AsyncByteStream):
     """A reply's body that gives its connection back, once, when it is closed."""
 
-    def __init__(self, inner: httpx.AsyncByteStream, give_back: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, inner: httpx.AsyncByteStream, give_back: _GiveBack, *, reusable: bool) -> None:
         self._inner = inner
-        self._give_back: Callable[[], Awaitable[None]] | None = give_back
+        self._give_back: _GiveBack | None = give_back
+        self._reusable = reusable
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._inner:
@@ -117,8 +159,11 @@ class _Leased(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         give_back, self._give_back = self._give_back, None
+        clean = False
         try:
             await self._inner.aclose()
+            clean = True
         finally:
             if give_back is not None:
-                await give_back()
+                # A connection whose closing was cut short is in nobody knows what state.
+                await give_back(keep=self._reusable and clean)

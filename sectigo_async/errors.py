@@ -36,6 +36,8 @@ SectigoError
 
 from typing import TYPE_CHECKING
 
+from sectigo_async import text
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -73,6 +75,13 @@ __all__ = [
 ]
 
 
+def _restore(kind: type["SectigoError"], args: tuple[object, ...], state: dict[str, object]) -> "SectigoError":
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
 class SectigoError(Exception):
     """The root of every error this package raises.
 
@@ -82,8 +91,13 @@ class SectigoError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
+        # Server text stands in messages, and messages end on terminals and in logs.
+        super().__init__(text.one_line(message, 4 * text.LONGEST_LINE))
         self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The arguments of the constructors are not kept, so copies and pickles are made from what they made.
+        return _restore, (type(self), self.args, self.__dict__)
 
     @property
     def retryable(self) -> bool:

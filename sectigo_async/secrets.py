@@ -3,6 +3,8 @@
 import hmac
 from typing import NoReturn, final
 
+from sectigo_async.errors import InvalidArgumentError
+
 __all__ = ["Secret"]
 
 _MASK = "**********"
@@ -14,12 +16,20 @@ class Secret:
 
     Args:
         value: the secret text.
+
+    Raises:
+        InvalidArgumentError: the text cannot be sent as UTF-8.
     """
 
     __slots__ = ("_value",)
 
     def __init__(self, value: "str | Secret") -> None:
         self._value: str = value.reveal() if isinstance(value, Secret) else value
+        if any("\ud800" <= char <= "\udfff" for char in self._value):
+            # Refused here, because the error of the encoder would show the text.
+            raise InvalidArgumentError(
+                "a secret is not valid text", hint="it must be UTF-8; look at the locale of this process"
+            )
 
     def reveal(self) -> str:
         """Return the text itself. The caller sees to it that it goes nowhere else."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from sectigo_async.clock import Clock
 from sectigo_async.errors import BatchFailed, SectigoError, WaitTimeout
-from sectigo_async.models import Batch, BatchStatus
+from sectigo_async.models import Batch, BatchStatus, ProcessingInfo
 
 _SHORTEST = 2.0
 _LONGEST = 60.0
@@ -38,20 +38,18 @@ _NEVER_ISSUED = {BatchStatus.FAILED, BatchStatus.REJECTED, BatchStatus.BROKEN, B
 def verdict(batch: Batch) -> Verdict:
     """Judge a batch by its status and counters, as production code of this API does (api.md 2).
 
-    A failed batch of which some certificates were issued is ready: they can be downloaded. A status that is not
-    known means waiting, since nothing is guessed about it.
+    The counters weigh more than a status that is not final: a certificate that failed, with none under way, ends
+    the wait. A failed batch of which some certificates were issued is ready: they can be downloaded. A status that
+    is not known means waiting, since nothing is guessed about it.
     """
-    counts = batch.processing
-    issued = counts is not None and counts.success > 0
-    if counts is not None and counts.active > 0:
+    counts = batch.processing or ProcessingInfo()
+    if counts.active > 0:
         return Verdict.WAITING
     if batch.status in _SETTLED:
         return _SETTLED[batch.status]
-    if batch.status in _NEVER_ISSUED or (
-        batch.status is BatchStatus.NOT_ACCEPTABLE and counts is not None and counts.failed > 0
-    ):
-        return Verdict.READY if issued else Verdict.FAILED
-    if batch.status is BatchStatus.COLLECTED and issued:
+    if batch.status in _NEVER_ISSUED or counts.failed > 0:
+        return Verdict.READY if counts.success > 0 else Verdict.FAILED
+    if batch.status is BatchStatus.COLLECTED and counts.success > 0:
         return Verdict.READY
     return Verdict.WAITING
 
@@ -75,7 +73,7 @@ async def watch(look: Look, clock: Clock, *, timeout: float | None) -> AsyncIter
     Raises:
         BatchFailed: it will never be ready.
         WaitTimeout: it was not ready in time.
-        SectigoError: what a look raised, where that will not pass, or lasted to the end.
+        SectigoError: what a look raised, where that will not pass, or no look ever succeeded.
     """
     started = clock.monotonic()
     seen: Batch | None = None
@@ -103,7 +101,7 @@ async def watch(look: Look, clock: Clock, *, timeout: float | None) -> AsyncIter
         if timeout is not None and age + pause > timeout:
             pause = timeout - age
         if pause <= 0:
-            raise trouble or _too_late(seen, timeout)
+            raise _too_late(seen, timeout, trouble)
         await clock.sleep(pause)
 
 
@@ -115,17 +113,22 @@ def failed(batch: Batch) -> BatchFailed:
         hint = "its certificates were issued, but the service no longer keeps the archive"
     elif batch.status is BatchStatus.REVOKED:
         hint = "its certificates were issued and revoked since"
-    return BatchFailed(
-        f"batch {batch.batch_id} is {batch.status_text or batch.status.value}{reason}", batch=batch, hint=hint
-    )
+    return BatchFailed(f"batch {batch.batch_id} is {describe(batch)}{reason}", batch=batch, hint=hint)
 
 
-def _too_late(batch: Batch | None, timeout: float | None) -> WaitTimeout:
-    assert batch is not None
-    assert timeout is not None
-    known = "" if batch.status is not BatchStatus.UNKNOWN else ", a status this version does not know"
+def describe(batch: Batch) -> str:
+    """Return a batch's status in a word, the service's own where this version does not know it."""
+    known = batch.status is not BatchStatus.UNKNOWN
+    return batch.status.value if known else f"{batch.status_text!r}, a status this version does not know"
+
+
+def _too_late(seen: Batch | None, timeout: float | None, trouble: SectigoError | None) -> SectigoError:
+    if seen is None:
+        assert trouble is not None
+        return trouble
+    last = f"; the last look failed: {trouble}" if trouble else ""
     return WaitTimeout(
-        f"batch {batch.batch_id} is not ready after {timeout:g} s: {batch.status_text or 'no status'}{known}",
-        batch=batch,
-        hint=f"nothing is lost: wait for batch {batch.batch_id} again",
+        f"batch {seen.batch_id} is not ready after {timeout:g} s: {describe(seen)}{last}",
+        batch=seen,
+        hint=f"nothing is lost: wait for batch {seen.batch_id} again",
     )

@@ -1,11 +1,17 @@
 """What the service's answers to signing in and refreshing mean (api.md 1a and 3). No I/O here."""
 
+import json
+from contextlib import suppress
+
+import attrs
+
 from sectigo_async.auth.token import Tokens
 from sectigo_async.errors import (
     AuthenticationError,
     ClientCertificateRequiredError,
     InvalidCredentialsError,
     NotAuthorizedError,
+    ServiceError,
 )
 from sectigo_async.secrets import Secret
 from sectigo_async.wire.reply import Reply, error_for
@@ -36,7 +42,7 @@ def read_sign_in(reply: Reply, username: str) -> Tokens:
             hint="this version cannot do that yet; use an account without two-factor sign-in",
         )
     if not reply.ok:
-        raise error_for(reply, "POST", "/auth/pwd")
+        raise _refusal(reply, "/auth/pwd")
     return _read_tokens(reply, None)
 
 
@@ -49,8 +55,23 @@ def read_refresh(reply: Reply, used: Secret) -> Tokens | None:
     if reply.status in {401, 403}:
         return None
     if not reply.ok:
-        raise error_for(reply, "POST", "/auth/refresh")
+        raise _refusal(reply, "/auth/refresh")
     return _read_tokens(reply, used)
+
+
+def _refusal(reply: Reply, path: str) -> ServiceError:
+    """Return the error for a reply that is no answer to signing in; its body may hold tokens, so it is not quoted."""
+    error = error_for(attrs.evolve(reply, body=_message_only(reply)), "POST", path)
+    error.hint = error.hint or "check that the endpoint is the IoT Manager API"
+    return error
+
+
+def _message_only(reply: Reply) -> bytes:
+    with suppress(ValueError):
+        document = reply.json()
+        if isinstance(document, dict) and isinstance(document.get("message"), str):
+            return json.dumps({"message": document["message"]}).encode()
+    return b"<html>" if reply.is_web_page else b""
 
 
 def _read_tokens(reply: Reply, kept: Secret | None) -> Tokens:
@@ -59,7 +80,7 @@ def _read_tokens(reply: Reply, kept: Secret | None) -> Tokens:
     except ValueError:
         document = None
     access = document.get("accessToken") if isinstance(document, dict) else None
-    if not isinstance(document, dict) or not isinstance(access, str) or not access:
+    if not isinstance(document, dict) or not isinstance(access, str) or not access or not access.isascii():
         # The reply is not quoted: it may hold a token in a shape not known here.
         raise AuthenticationError(
             "the service answered the sign-in without an access token",

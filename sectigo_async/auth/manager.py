@@ -1,6 +1,7 @@
 """One token for everybody: minted, kept fresh and renewed by one task, however many wait for it."""
 
 import asyncio
+import copy
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -9,7 +10,15 @@ from sectigo_async.auth.login import read_refresh, read_sign_in
 from sectigo_async.auth.token import Tokens, read_claims
 from sectigo_async.clock import Clock
 from sectigo_async.credentials import Credentials, StoredToken, TokenStore
-from sectigo_async.errors import InvalidCredentialsError, SectigoError, ServiceError, SignInRequiredError
+from sectigo_async.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    InvalidCredentialsError,
+    NoReplyError,
+    SectigoError,
+    ServiceError,
+    SignInRequiredError,
+)
 from sectigo_async.secrets import Secret
 from sectigo_async.wire import calls
 from sectigo_async.wire.calls import Call
@@ -28,9 +37,9 @@ Send = Callable[[Call[Reply]], Awaitable[Reply]]
 class TokenManager:
     """Keeps an access token that is good for the next call.
 
-    A token is renewed a little before its end. If that fails while it is still good, it stays in use. Tasks that
-    need a token at the same time share one renewal, which outlives the cancellation of any of them. A renewal
-    tries the refresh token first and the password next; a refused password is never sent again.
+    A token is renewed a little before its end, while it stays in use; if that fails it stays in use to its end.
+    Tasks that need a token at the same time share one renewal, which outlives the cancellation of any of them. A
+    renewal tries the refresh token first and the password next; a refused password is never sent again.
 
     Args:
         send: sends one authentication request.
@@ -50,7 +59,7 @@ class TokenManager:
         self._tokens: Tokens | None = None
         self._fresh_until = 0.0
         self._good_until = 0.0
-        self._renewal: asyncio.Task[None] | None = None
+        self._renewal: asyncio.Task[SectigoError | None] | None = None
         self._refusal: str | None = None
 
     async def token(self) -> Secret:
@@ -61,8 +70,12 @@ class TokenManager:
             NoReplyError: the service did not answer.
             ServiceError: the service answered with something else.
         """
-        if self._tokens is None or self._clock.monotonic() >= self._fresh_until:
+        now = self._clock.monotonic()
+        if self._tokens is None or now >= self._good_until:
             await self._renew()
+        elif now >= self._fresh_until:
+            # Still good: nobody waits for the next one.
+            self._start_renewal()
         assert self._tokens is not None
         return self._tokens.access
 
@@ -83,42 +96,52 @@ class TokenManager:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
 
-    async def _renew(self) -> None:
+    def _start_renewal(self) -> "asyncio.Task[SectigoError | None]":
         if self._renewal is None:
             self._renewal = asyncio.get_running_loop().create_task(self._obtain())
             self._renewal.add_done_callback(self._renewal_done)
-        await asyncio.shield(self._renewal)
+        return self._renewal
 
-    def _renewal_done(self, task: asyncio.Task[None]) -> None:
+    async def _renew(self) -> None:
+        """Wait for the one renewal; raise an error of this waiter's own."""
+        renewal = self._start_renewal()
+        # Not awaited directly: neither may this task's cancellation end the renewal, nor the other way round.
+        await asyncio.wait([renewal])
+        if renewal.cancelled():
+            raise ConfigurationError("this client is closed", hint="make a new one")
+        error = renewal.result()
+        if error is not None:
+            raise copy.copy(error)
+
+    def _renewal_done(self, _: "asyncio.Task[SectigoError | None]") -> None:
         self._renewal = None
-        if not task.cancelled():
-            task.exception()  # Marks it as seen where every waiter was cancelled.
 
-    async def _obtain(self) -> None:
+    async def _obtain(self) -> SectigoError | None:
+        """Get a new token, or return what prevents it where the old one is no longer good."""
         if not self._store_read:
             self._store_read = True
             if await self._adopt_stored():
-                return
-        now = self._clock.monotonic()
+                return None
         try:
             tokens = await self._refreshed() or await self._signed_in()
-        except SectigoError:
+        except SectigoError as error:
+            now = self._clock.monotonic()
             if now >= self._good_until:
-                raise
+                return error
             _log.warning("the token could not be refreshed; the old one stays in use while it is good")
-            self._fresh_until = min(self._good_until, now + _PAUSE_AFTER_FAILURE)
-            return
+            self._fresh_until = now + _PAUSE_AFTER_FAILURE
+            return None
         self._adopt(tokens)
         await self._keep(tokens)
+        return None
 
     async def _refreshed(self) -> Tokens | None:
         refresh = self._tokens.refresh if self._tokens else None
         if refresh is None:
             return None
-        reply = await self._send(calls.refresh(refresh))
         try:
-            return read_refresh(reply, refresh)
-        except ServiceError:
+            return read_refresh(await self._send(calls.refresh(refresh)), refresh)
+        except (ServiceError, NoReplyError, AuthenticationError):
             if self._credentials.password is None:
                 raise
             return None  # The refresh call is known to fail at times (api.md 3); the password is at hand.

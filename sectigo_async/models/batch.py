@@ -34,15 +34,9 @@ class BatchStatus(enum.Enum):
     def parse(cls, text: str) -> "BatchStatus":
         """Read a status of the batch detail, a sentence of the status call, or a label of the portal."""
         word = text.strip().upper().replace(" ", "_")
-        if word.startswith(_WRAPPER):
-            inner = cls.parse(word.removeprefix(_WRAPPER).strip("_"))
-            return cls.NOT_ACCEPTABLE if inner is cls.UNKNOWN else inner
-        if word in _LABELS:
-            return _LABELS[word]
-        try:
-            return cls(word)
-        except ValueError:
-            return cls.UNKNOWN
+        inner = word.removeprefix(_WRAPPER).strip("_")
+        found = _LABELS.get(inner) or next((member for member in cls if member.value == inner), cls.UNKNOWN)
+        return cls.NOT_ACCEPTABLE if found is cls.UNKNOWN and word.startswith(_WRAPPER) else found
 
 
 _WRAPPER = "NOT_ACCEPTABLE._STATUS:"
@@ -111,7 +105,8 @@ class Batch(Model):
     active: bool = False
     batch_name: str = ""
     reject_reason: str = ""
-    generator_parameters_values: object = None
+    # By its name it may hold what was ordered with, a password included.
+    generator_parameters_values: object = attrs.field(default=None, repr=False)
     user_id: int | None = None
     downloadable: bool = False
     rejectable: bool = False

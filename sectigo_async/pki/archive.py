@@ -2,21 +2,21 @@
 
 import enum
 import io
-import re
+import logging
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 import attrs
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
 from sectigo_async.errors import ArchiveError, FileError, WrongPasswordError
-from sectigo_async.pki.certificates import IssuedCertificate, build_chain, check_chain, is_ca
+from sectigo_async.pki import pem
+from sectigo_async.pki.certificates import IssuedCertificate, Issuers, check_chain, is_ca
 from sectigo_async.pki.keys import PrivateKey, public_bytes
 from sectigo_async.secrets import Secret
 
@@ -24,8 +24,11 @@ _MEMBERS = 20_000
 _MEMBER_SIZE = 1024 * 1024
 _TOTAL_SIZE = 256 * 1024 * 1024
 _FILE_SIZE = 256 * 1024 * 1024
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-_PKCS7 = re.compile(rb"-----BEGIN (PKCS7|CMS)-----.+?-----END (PKCS7|CMS)-----", re.DOTALL)
+_DIRECTORY_SIZE = _MEMBERS * 400
+_END = b"PK\x05\x06"
+_PKCS7 = ("PKCS7", "CMS")
+
+_log = logging.getLogger("sectigo_async.pki")
 
 
 class MemberKind(enum.Enum):
@@ -87,31 +90,21 @@ class Archive:
         Raises:
             ArchiveError: it is no ZIP, is damaged, encrypted, or unreasonably large.
         """
+        _refuse_large_directory(self.raw)
         found: list[Member] = []
         left = _TOTAL_SIZE
         try:
             with zipfile.ZipFile(io.BytesIO(self.raw)) as archive:
-                infos = archive.infolist()
-                if len(infos) > _MEMBERS:
-                    raise _hostile(f"it has {len(infos):,} members")
-                for info in infos:
+                for info in archive.infolist():
                     if info.is_dir():
                         continue
-                    with archive.open(info) as file:
-                        content = file.read(_MEMBER_SIZE + 1)
+                    content = _read_member(archive, info, left)
                     left -= len(content)
-                    if len(content) > _MEMBER_SIZE or left < 0:
-                        raise _hostile(f"member {info.filename!r} is larger than a certificate can be")
                     found.append(Member(info.filename, content, _kind(content)))
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            NotImplementedError,
-            RuntimeError,
-            ValueError,
-        ) as error:
-            problem = str(error)
+        except ArchiveError:
+            raise
+        except Exception as error:  # noqa: BLE001 - zipfile raises whatever its decoders meet in hostile input
+            problem = str(error) or type(error).__name__
         else:
             return tuple(found)
         raise ArchiveError(f"the archive cannot be read: {problem}", hint="download it again")
@@ -127,7 +120,8 @@ class Archive:
     ) -> tuple[IssuedCertificate, ...]:
         """Return the certificates in it, each with its key and what was checked about it.
 
-        A check that fails is told in the result and raises nothing: what was paid for is never thrown away.
+        A check that fails is told in the result and raises nothing: what was paid for is never thrown away. A
+        file that cannot be read, beside others that can, is named in a warning of the logger `sectigo_async.pki`.
         Opening RSA keys takes 40 ms each: call it in a thread from async code.
 
         Args:
@@ -138,33 +132,55 @@ class Archive:
             at: the time to check for (aware); now when not given.
 
         Raises:
-            ArchiveError: there is no certificate in it, or a file in it is damaged.
-            WrongPasswordError: the password is missing or does not fit.
+            ArchiveError: no certificate in it can be read.
+            WrongPasswordError: the same, because the password is missing or does not fit.
         """
-        contents = [_read(member, password) for member in self.members()]
-        pool = {certificate for content in contents for certificate in content.certificates}
-        by_public_key = {public_bytes(key.public_key()): key for key in keys}
-        by_public_key |= {public_bytes(c.key.public_key()): c.key for c in contents if c.key is not None}
+        contents, problems = _read_all(self.members(), password)
+        certificates = [certificate for content in contents for certificate in content.certificates]
+        issuers = Issuers(dict.fromkeys(certificates))
+        by_public_key = {public_bytes(c.key.public_key()): c.key for c in contents if c.key is not None}
+        by_public_key |= {public_bytes(key.public_key()): key for key in keys}
         anchors = None if trust is None else list(trust)
         issued: dict[x509.Certificate, IssuedCertificate] = {}
         for content in contents:
             for certificate in content.certificates:
-                if certificate in issued or (is_ca(certificate) and not _is_leaf(certificate, by_public_key)):
-                    continue
-                chain = build_chain(certificate, pool - {certificate})
                 key = by_public_key.get(public_bytes(certificate.public_key()))
+                # A certificate that may issue others is what was ordered only where somebody holds its key.
+                if certificate in issued or (is_ca(certificate) and key is None):
+                    continue
                 issued[certificate] = IssuedCertificate(
                     certificate=certificate,
-                    chain=chain,
+                    chain=issuers.chain(certificate),
                     key=key,
                     member=content.member,
                     key_match=key is not None if by_public_key else None,
                     name_match=_names_match(certificate, names),
-                    chain_check=check_chain(certificate, chain, anchors, at=at),
+                    chain_check=check_chain(certificate, issuers.all(), anchors, at=at),
                 )
-        if not issued:
-            raise ArchiveError("there is no certificate in the archive")
-        return tuple(issued.values())
+        if issued:
+            for problem in problems:
+                _log.warning("%s", problem)
+            return tuple(issued.values())
+        raise next(iter(problems), ArchiveError("there is no certificate in the archive"))
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int) -> bytes:
+    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise _hostile(f"member {info.filename!r} is compressed in an unusual way")
+    # The sizes in the archive may lie; what counts is what comes out.
+    limit = min(_MEMBER_SIZE, left)
+    with archive.open(info) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise _hostile(f"member {info.filename!r} is larger than a certificate can be")
+    return content
+
+
+def _refuse_large_directory(data: bytes) -> None:
+    """Refuse a ZIP by the size its end record gives for its directory, before anything parses that."""
+    end = data.rfind(_END, max(0, len(data) - (1 << 16) - 22))
+    if end >= 0 and int.from_bytes(data[end + 12 : end + 16], "little") > _DIRECTORY_SIZE:
+        raise _hostile("it has more members than certificates can be ordered at once")
 
 
 def _hostile(problem: str) -> ArchiveError:
@@ -174,7 +190,7 @@ def _hostile(problem: str) -> ArchiveError:
 def _kind(content: bytes) -> MemberKind:
     if b"-----BEGIN CERTIFICATE-----" in content:
         return MemberKind.PEM
-    if _PKCS7.search(content):
+    if any(True for _ in pem.blocks(content, *_PKCS7)):
         return MemberKind.PKCS7
     if not content.startswith(b"\x30"):
         return MemberKind.OTHER
@@ -197,6 +213,19 @@ class _Content:
     key: PrivateKey | None = attrs.field(default=None, repr=False)
 
 
+def _read_all(
+    members: Iterable[Member], password: str | Secret | None
+) -> tuple[list[_Content], list[ArchiveError | WrongPasswordError]]:
+    contents: list[_Content] = []
+    problems: list[ArchiveError | WrongPasswordError] = []
+    for member in members:
+        try:
+            contents.append(_read(member, password))
+        except (ArchiveError, WrongPasswordError) as error:
+            problems.append(error)
+    return contents, problems
+
+
 def _read(member: Member, password: str | Secret | None) -> _Content:
     if member.kind is MemberKind.PKCS12:
         return _read_pkcs12(member, password)
@@ -208,30 +237,36 @@ def _read(member: Member, password: str | Secret | None) -> _Content:
         MemberKind.PKCS7: _load_pkcs7,
     }
     try:
-        return _Content(member.name, tuple(readers[member.kind](member.content)))
-    except (ValueError, UnsupportedAlgorithm) as error:
+        certificates = readers[member.kind](member.content)
+        for certificate in certificates:
+            public_bytes(certificate.public_key())  # Read lazily; here is where it may fail.
+        return _Content(member.name, tuple(certificates))
+    except Exception as error:  # noqa: BLE001 - cryptography raises whatever its backend meets in hostile input
         problem = f"{member.name!r} is damaged: {error}"
     raise ArchiveError(problem, hint="download it again")
 
 
 def _load_pem(content: bytes) -> list[x509.Certificate]:
-    return [x509.load_pem_x509_certificate(match.group()) for match in _CERTIFICATE.finditer(content)]
+    return [x509.load_pem_x509_certificate(block) for block in pem.blocks(content, "CERTIFICATE")]
 
 
 def _load_pkcs7(content: bytes) -> list[x509.Certificate]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Java writes BER where DER is due; it is read all the same.
-        if content.lstrip().startswith(b"-----"):
-            return pkcs7.load_pem_pkcs7_certificates(content)
+        for block in pem.blocks(content, *_PKCS7):
+            return pkcs7.load_pem_pkcs7_certificates(block.replace(b" CMS-", b" PKCS7-"))
         return pkcs7.load_der_pkcs7_certificates(content)
 
 
 def _read_pkcs12(member: Member, password: str | Secret | None) -> _Content:
     secret = Secret(password).reveal().encode() if password else None
-    try:
-        opened = pkcs12.load_pkcs12(member.content, secret)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        opened = None
+    opened = None
+    # A file without a password is opened even where one is given for others.
+    for attempt in dict.fromkeys((secret, None)):
+        with suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            opened = pkcs12.load_pkcs12(member.content, attempt)
+            break
     if opened is None:
         problem = "needs its password" if secret is None else "is not opened by this password, or is damaged"
         raise WrongPasswordError(
@@ -240,11 +275,6 @@ def _read_pkcs12(member: Member, password: str | Secret | None) -> _Content:
     found = [opened.cert, *opened.additional_certs]
     key = opened.key if isinstance(opened.key, PrivateKey) else None
     return _Content(member.name, tuple(item.certificate for item in found if item is not None), key)
-
-
-def _is_leaf(certificate: x509.Certificate, keys: Collection[bytes]) -> bool:
-    """Say whether a certificate that may issue others is itself what was ordered: somebody holds its key."""
-    return public_bytes(certificate.public_key()) in keys
 
 
 def _names_match(certificate: x509.Certificate, names: Collection[str] | None) -> bool | None:

@@ -12,10 +12,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509 import verification
 
+from sectigo_async.errors import InvalidArgumentError
 from sectigo_async.pki.csr import common_name, dns_names
 from sectigo_async.pki.files import make_directory, write_private
 from sectigo_async.pki.keys import PrivateKey, describe_key, key_pem
 from sectigo_async.secrets import Secret
+
+_LONGEST_CHAIN = 8
+_MOST_OF_ONE_NAME = 16
 
 
 class ChainStatus(enum.Enum):
@@ -153,15 +157,35 @@ def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
-def build_chain(certificate: x509.Certificate, pool: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
-    """Return the issuers of `certificate` that `pool` holds, nearest first, without a self-signed root."""
-    chain: list[x509.Certificate] = []
-    candidates = [other for other in pool if other.subject != other.issuer]
-    current = certificate
-    while issuer := next((other for other in candidates if other not in chain and issued_by(current, other)), None):
-        chain.append(issuer)
-        current = issuer
-    return tuple(chain)
+class Issuers:
+    """Certificates that may issue others, to build chains from.
+
+    Args:
+        certificates: where they are picked from.
+    """
+
+    def __init__(self, certificates: Iterable[x509.Certificate]) -> None:
+        self._by_subject: dict[x509.Name, list[x509.Certificate]] = {}
+        for certificate in certificates:
+            if is_ca(certificate) and certificate.subject != certificate.issuer:
+                self._by_subject.setdefault(certificate.subject, []).append(certificate)
+
+    def chain(self, certificate: x509.Certificate) -> tuple[x509.Certificate, ...]:
+        """Return the issuers of `certificate`, nearest first, without a self-signed root."""
+        chain: list[x509.Certificate] = []
+        current = certificate
+        while len(chain) < _LONGEST_CHAIN:
+            candidates = self._by_subject.get(current.issuer, [])[:_MOST_OF_ONE_NAME]
+            issuer = next((other for other in candidates if other not in chain and issued_by(current, other)), None)
+            if issuer is None:
+                break
+            chain.append(issuer)
+            current = issuer
+        return tuple(chain)
+
+    def all(self) -> list[x509.Certificate]:
+        """Return all of them, for a check that may have to try several paths."""
+        return [issuer for same in self._by_subject.values() for issuer in same[:_MOST_OF_ONE_NAME]]
 
 
 def _must_be_ca(
@@ -172,11 +196,21 @@ def _must_be_ca(
         raise ValueError(msg)
 
 
+def _must_sign_certificates(
+    _policy: verification.Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None
+) -> None:
+    if usage is not None and not usage.key_cert_sign:
+        msg = "an issuer whose key may not sign certificates"
+        raise ValueError(msg)
+
+
 def _policy(anchors: Sequence[x509.Certificate], at: datetime) -> verification.ClientVerifier:
     # Device certificates need not follow the rules of the web: of issuers it is asked that they are authorities,
     # of certificates only that the signatures, dates and names of the path hold.
-    authority = verification.ExtensionPolicy.permit_all().require_present(
-        x509.BasicConstraints, verification.Criticality.AGNOSTIC, _must_be_ca
+    authority = (
+        verification.ExtensionPolicy.permit_all()
+        .require_present(x509.BasicConstraints, verification.Criticality.AGNOSTIC, _must_be_ca)
+        .may_be_present(x509.KeyUsage, verification.Criticality.AGNOSTIC, _must_sign_certificates)
     )
     return (
         verification.PolicyBuilder()
@@ -203,11 +237,16 @@ def check_chain(
         intermediates: issuers that may stand between.
         trust: the roots to trust; without any the answer is `NOT_PINNED`.
         at: the time to check for (aware); now when not given.
+
+    Raises:
+        InvalidArgumentError: `at` has no time zone.
     """
     anchors = list(trust or ())
+    moment = at or datetime.now(UTC)
+    if moment.tzinfo is None:
+        raise InvalidArgumentError("the time to check for has no time zone", hint="give an aware datetime")
     if not anchors:
         return ChainCheck(ChainStatus.NOT_PINNED)
-    moment = at or datetime.now(UTC)
     if not certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc:
         return ChainCheck(ChainStatus.FAILED, "the certificate is not valid at this time")
     try:

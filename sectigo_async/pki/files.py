@@ -18,7 +18,7 @@ _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECAS
 def safe_name(name: str) -> str:
     """Return a file name for `name` that no file system and no shell takes for anything else.
 
-    Two names that differ, other than in case, never share a file name.
+    Two names that differ, other than in case, get different file names.
     """
     plain = re.sub(r"[^a-z0-9._-]", "_", name.lower()).lstrip(".-")[:120]
     if plain and plain == name.lower() and not _DEVICE_NAMES.fullmatch(plain):
@@ -33,7 +33,9 @@ def make_directory(path: Path) -> None:
         FileError: it cannot be made.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.is_dir():
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync_directory(path.parent)
     except FileExistsError:
         problem = f"{path} is not a directory"
     except OSError as error:
@@ -105,8 +107,11 @@ class StagedFile:
             os.link(self.path, self.target)
         except FileExistsError:
             return False
-        except OSError:  # A file system without hard links.
-            if os.path.lexists(self.target):
+        except OSError:
+            # A file system without hard links: an empty file of our own claims the place.
+            try:
+                self.target.open("xb").close()
+            except FileExistsError:
                 return False
             self.path.replace(self.target)
         return True
@@ -125,21 +130,22 @@ def _sync_directory(path: Path) -> None:
         return
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with suppress(OSError):  # Some network file systems cannot; they sync by themselves.
+            os.fsync(handle)
     finally:
         os.close(handle)
 
 
 @contextmanager
-def writing_to(path: Path) -> Iterator[None]:
-    """Turn what the operating system says against writing `path` into a `FileError`."""
+def file_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says against using `path` into a `FileError`."""
     try:
         yield
     except OSError as error:
-        problem = f"cannot write {path}: {error.strerror or error}"
+        problem = f"cannot use {path}: {error.strerror or error}"
     else:
         return
-    raise FileError(problem, hint="see that there is room, and that you may write there")
+    raise FileError(problem, hint="see that it is there, and that it is yours to read and write")
 
 
 def write_private(path: Path, data: bytes, *, overwrite: bool = False) -> None:
@@ -151,7 +157,7 @@ def write_private(path: Path, data: bytes, *, overwrite: bool = False) -> None:
     staged = StagedFile(path)
     file = staged.open()
     try:
-        with writing_to(path):
+        with file_errors(path):
             file.write(data)
             staged.commit(overwrite=overwrite)
     finally:

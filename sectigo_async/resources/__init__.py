@@ -3,7 +3,7 @@
 from sectigo_async.resources.account import Authorities, LicenseCounters, Organizations, Profiles
 from sectigo_async.resources.batches import Batches
 from sectigo_async.resources.certificates import Certificates
-from sectigo_async.resources.issue import Issued, issue
+from sectigo_async.resources.issuing import Issued, Wish, issue
 
 __all__ = [
     "Authorities",
@@ -13,5 +13,6 @@ __all__ = [
     "LicenseCounters",
     "Organizations",
     "Profiles",
+    "Wish",
     "issue",
 ]

@@ -1,31 +1,44 @@
 """Ordering, watching and downloading batches."""
 
 import asyncio
+import io
 import re
 import secrets
 import zipfile
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import attrs
 
 from sectigo_async import waiting
 from sectigo_async.clock import Clock
 from sectigo_async.config import DEFAULT, Timeout
-from sectigo_async.errors import BadRequestError, BatchNotReady, InvalidArgumentError, UnexpectedReplyError
+from sectigo_async.errors import (
+    BadRequestError,
+    BatchNotReady,
+    CallTimeoutError,
+    InvalidArgumentError,
+    NotFoundError,
+    SectigoError,
+    ServiceError,
+    UnexpectedReplyError,
+)
+from sectigo_async.exchange import Attempt
 from sectigo_async.models import Batch, BatchStatus, ProcessingInfo, ReportedStatus
 from sectigo_async.secrets import Secret
+from sectigo_async.threads import run_to_end
 from sectigo_async.transport import Transport
 from sectigo_async.waiting import Verdict, verdict
 from sectigo_async.wire import calls
-from sectigo_async.wire.calls import Call
+from sectigo_async.wire.reply import Reply
 
 if TYPE_CHECKING:
     from sectigo_async.pki import Archive
 
-_CALL_LIMIT = 60.0
-_STILL_AT_IT = {BatchStatus.CREATED, BatchStatus.PROCESSING}
+_LOOK_LIMIT = 60.0
+_EXCERPT = 200
 _ASK_STATUS = {BatchStatus.COLLECTED, BatchStatus.NOT_ACCEPTABLE, BatchStatus.UNKNOWN}
 
 
@@ -75,11 +88,17 @@ class Batches:
             BadRequestError: the service refuses them; nothing was ordered.
             OutcomeUnknownError: they may or may not have been ordered.
         """
+        return await self.upload_watched(profile_id, requests, Attempt(), timeout=timeout)
+
+    async def upload_watched(
+        self, profile_id: int, requests: bytes, attempt: Attempt, *, timeout: Timeout = DEFAULT
+    ) -> Batch:
+        """Upload, with `attempt` told whether the order may have run; for callers who keep a record of it."""
         from sectigo_async.pki import describe_requests, read_requests
 
         found = await asyncio.to_thread(read_requests, requests)
         call = calls.upload_batch(profile_id, requests, describe_requests(found))
-        return await self._transport.send(call, timeout=timeout)
+        return await self._transport.send(call, timeout=timeout, attempt=attempt)
 
     async def get(self, batch_id: int, *, timeout: Timeout = DEFAULT) -> Batch:
         """Return a batch as the service describes it now.
@@ -141,7 +160,7 @@ class Batches:
         """
 
         async def look(left: float | None) -> Batch:
-            return await self._look(batch_id, _CALL_LIMIT if left is None else max(1.0, min(_CALL_LIMIT, left)))
+            return await self._look(batch_id, _LOOK_LIMIT if left is None else min(_LOOK_LIMIT, left))
 
         return waiting.watch(look, self._clock, timeout=timeout)
 
@@ -160,16 +179,11 @@ class Batches:
         from sectigo_async.pki import Archive
 
         call = calls.download(batch_id)
-        try:
-            reply = await self._transport.send(call, timeout=timeout)
-        except BadRequestError as error:
-            refusal = error
-        else:
-            if not reply.body.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-                raise _not_a_zip(call)
-            return Archive(reply.body)
-        await self._explain(batch_id)
-        raise refusal
+        async with self._explaining(batch_id, timeout) as limit:
+            reply = await self._transport.send(call, timeout=limit)
+            if not zipfile.is_zipfile(io.BytesIO(reply.body)):
+                raise _not_a_zip(reply, call.path)
+        return Archive(reply.body)
 
     async def download_to(
         self, batch_id: int, directory: Path | str, *, overwrite: bool = False, timeout: Timeout = DEFAULT
@@ -191,51 +205,75 @@ class Batches:
             UnexpectedReplyError: what came is no ZIP.
             FileError: it cannot be written.
         """
-        from sectigo_async.pki.files import StagedFile, make_directory, writing_to
+        from sectigo_async.pki import StagedFile
+        from sectigo_async.pki.files import make_directory
 
         call = calls.download(batch_id)
         target = Path(directory) / f"{batch_id}.zip"
         await asyncio.to_thread(make_directory, target.parent)
         staged = StagedFile(target)
-        file = await asyncio.to_thread(staged.open)
         try:
-            with writing_to(target):
-                await self._transport.send(call, timeout=timeout, into=file)
-            if not await asyncio.to_thread(_is_zip, file, staged.path):
-                raise _not_a_zip(call)
-            await asyncio.to_thread(staged.commit, overwrite=overwrite)
-        except BadRequestError as error:
-            refusal = error
-        else:
-            return target
+            async with self._explaining(batch_id, timeout) as limit:
+                file = await run_to_end(staged.open)
+                reply = await self._transport.send(call, timeout=limit, into=file)
+                if not await run_to_end(_is_zip, file, staged.path):
+                    raise _not_a_zip(attrs.evolve(reply, body=await run_to_end(_start_of, staged.path)), call.path)
+            await run_to_end(staged.commit, overwrite=overwrite)
         finally:
             staged.discard()
-        await self._explain(batch_id)
-        raise refusal
+        return target
 
     async def _look(self, batch_id: int, limit: float) -> Batch:
-        """Return a batch with its status resolved and, once it left the queue, its counters (api.md 2)."""
-        batch = await self.get(batch_id, timeout=limit)
-        if batch.status in _ASK_STATUS:
-            told = (await self.status(batch_id, timeout=limit)).status
-            if told not in _ASK_STATUS:
-                batch = attrs.evolve(batch, status=told)
-        if batch.status in _STILL_AT_IT:
-            return batch
-        return attrs.evolve(batch, processing=await self.processing_info(batch_id, timeout=limit))
+        """Return a batch with its status resolved and its counters, all in `limit` seconds (api.md 2)."""
+        whole = asyncio.timeout(limit)
+        try:
+            async with whole:
+                batch = await self.get(batch_id, timeout=None)
+                if batch.status in _ASK_STATUS:
+                    told = (await self.status(batch_id, timeout=None)).status
+                    if told not in _ASK_STATUS:
+                        batch = attrs.evolve(batch, status=told)
+                if batch.status is BatchStatus.CREATED:
+                    return batch
+                return attrs.evolve(batch, processing=await self._counters(batch_id))
+        except TimeoutError:
+            if not whole.expired():
+                raise
+        path = f"/api/v1/batches/{batch_id}"
+        raise CallTimeoutError(f"GET {path}: no answer within {limit:g} s", method="GET", path=path)
 
-    async def _explain(self, batch_id: int) -> None:
-        """Raise why a batch cannot be downloaded, where its state says so."""
-        batch = await self._look(batch_id, _CALL_LIMIT)
-        state = verdict(batch)
-        if state is Verdict.FAILED:
+    async def _counters(self, batch_id: int) -> ProcessingInfo | None:
+        try:
+            return await self.processing_info(batch_id, timeout=None)
+        except ServiceError as error:
+            if error.retryable:
+                raise
+            return None  # The status alone has to do.
+
+    @asynccontextmanager
+    async def _explaining(self, batch_id: int, timeout: Timeout) -> AsyncIterator[float | None]:
+        """Give a download its time; where the service refuses it, raise what the batch's state says of that."""
+        limit = self._transport.limit(timeout)
+        started = self._clock.monotonic()
+        try:
+            yield limit
+        except (BadRequestError, NotFoundError, UnexpectedReplyError) as error:
+            refusal = error
+        else:
+            return
+        left = _LOOK_LIMIT if limit is None else limit - (self._clock.monotonic() - started)
+        batch = None
+        with suppress(SectigoError):
+            batch = await self._look(batch_id, min(_LOOK_LIMIT, left))
+        if batch is not None and verdict(batch) is Verdict.FAILED:
             raise waiting.failed(batch)
-        if state is Verdict.WAITING:
+        if batch is not None and verdict(batch) is Verdict.WAITING:
             raise BatchNotReady(
-                f"batch {batch_id} is not ready for download: {batch.status_text}",
+                f"batch {batch_id} is not ready for download: {waiting.describe(batch)}",
                 batch=batch,
                 hint="wait for it and download it then",
             )
+        raise refusal
 
 
 def _unique_name(common_name: object) -> str:
@@ -251,11 +289,17 @@ def _is_zip(file: BinaryIO, path: Path) -> bool:
     return zipfile.is_zipfile(path)
 
 
-def _not_a_zip(call: Call[Any]) -> UnexpectedReplyError:
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_EXCERPT)
+
+
+def _not_a_zip(reply: Reply, path: str) -> UnexpectedReplyError:
     return UnexpectedReplyError(
-        f"{call.method} {call.path}: what came is no ZIP archive",
-        status=200,
-        method=call.method,
-        path=call.path,
+        f"what came is no ZIP archive: {reply.quote(reply.text[:_EXCERPT]) or 'nothing'}",
+        status=reply.status,
+        method="GET",
+        path=path,
+        excerpt=reply.quote(reply.text[:_EXCERPT]),
         hint="try again; if it stays so, the batch is damaged at the service",
     )

@@ -28,7 +28,9 @@ from sectigo_async.models import (
     normalise_serial_number,
 )
 from sectigo_async.secrets import Secret
-from sectigo_async.wire.reply import Reply, model, one_line
+from sectigo_async.text import one_line
+from sectigo_async.wire.converter import salvage
+from sectigo_async.wire.reply import Reply, model
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -50,6 +52,7 @@ class Call(Generic[T_co]):
         accept: media type asked for.
         repeatable: whether sending it twice does no harm.
         subject: what it orders or revokes, in words; for errors.
+        secrets: the secrets in `body`, which no error may show.
     """
 
     method: str
@@ -60,6 +63,7 @@ class Call(Generic[T_co]):
     accept: str = JSON
     repeatable: bool = True
     subject: str = ""
+    secrets: tuple[Secret, ...] = attrs.field(default=(), repr=False)
 
 
 def _id(value: object) -> int:
@@ -80,13 +84,13 @@ def _encode(document: Mapping[str, object]) -> bytes:
 def sign_in(username: str, password: Secret) -> Call[Reply]:
     """Describe the sign-in with user name and password (api.md 1a, auth/pwd)."""
     body = _encode({"username": username, "password": password.reveal()})
-    return Call(method="POST", path="/auth/pwd", body=body, read=_as_it_is, repeatable=False)
+    return Call(method="POST", path="/auth/pwd", body=body, read=_as_it_is, repeatable=False, secrets=(password,))
 
 
 def refresh(token: Secret) -> Call[Reply]:
     """Describe the refresh: the body is the bare refresh token (api.md 1a, auth/refresh)."""
     body = token.reveal().encode()
-    return Call(method="POST", path="/auth/refresh", body=body, read=_as_it_is, repeatable=False)
+    return Call(method="POST", path="/auth/refresh", body=body, read=_as_it_is, repeatable=False, secrets=(token,))
 
 
 def _as_it_is(reply: Reply) -> Reply:
@@ -121,8 +125,8 @@ def _reveal(params: Mapping[str, str | Secret]) -> dict[str, str]:
     return revealed
 
 
-def _ordered(method: str, path: str) -> Callable[[Reply], Batch]:
-    """Return a reader for the reply to an order: as long as it names the batch, the order is not lost."""
+def _batch(method: str, path: str) -> Callable[[Reply], Batch]:
+    """Return a reader for a batch. It was paid for: as long as its id is there, odd fields do not hide it."""
     read_model = model(Batch, method, path)
 
     def read(reply: Reply) -> Batch:
@@ -131,9 +135,7 @@ def _ordered(method: str, path: str) -> Callable[[Reply], Batch]:
         except UnexpectedReplyError as error:
             problem = error
         with suppress(ValueError):
-            document = reply.json()
-            if isinstance(document, dict) and type(document.get("batchId")) is int:
-                return Batch(batch_id=document["batchId"], raw=document)
+            return salvage(reply.json(), Batch, "batchId")
         raise problem
 
     return read
@@ -147,9 +149,10 @@ def create_batch(authority_id: int, name: str, params: Mapping[str, str | Secret
         method="PUT",
         path=path,
         body=_encode(document),
-        read=_ordered("PUT", path),
+        read=_batch("PUT", path),
         repeatable=False,
         subject=f'batch "{one_line(name)}"',
+        secrets=tuple(value for value in params.values() if isinstance(value, Secret)),
     )
 
 
@@ -173,7 +176,7 @@ def upload_batch(profile_id: int, requests: bytes, subject: str) -> Call[Batch]:
         path=path,
         body=form.read(),
         content_type=form.headers["content-type"],
-        read=_ordered("POST", path),
+        read=_batch("POST", path),
         repeatable=False,
         subject=subject,
     )
@@ -181,7 +184,8 @@ def upload_batch(profile_id: int, requests: bytes, subject: str) -> Call[Batch]:
 
 def batch_detail(batch_id: int) -> Call[Batch]:
     """Describe the look at one batch."""
-    return _get(f"/api/v1/batches/{_id(batch_id)}", Batch)
+    path = f"/api/v1/batches/{_id(batch_id)}"
+    return Call(method="GET", path=path, read=_batch("GET", path))
 
 
 def batch_status(batch_id: int) -> Call[ReportedStatus]:
@@ -255,11 +259,15 @@ def find(common_name: str | None, serial_number: int | str | None) -> Call[Found
 
 def revoke(profile_id: int, serial_number: int | str, reason: RevocationReason) -> Call[None]:
     """Describe the revocation of one certificate; the reply's body says nothing (api.md 1a)."""
+    try:
+        code = RevocationReason(reason)
+    except ValueError:
+        raise InvalidArgumentError(f"{reason!r} is not a revocation reason of RFC 5280") from None
     serial = normalise_serial_number(serial_number)
     return Call(
         method="POST",
         path=f"/api/v1/certificates/{_id(profile_id)}/revoke",
-        body=_encode({"reasonCode": int(reason), "serialNumber": serial}),
+        body=_encode({"reasonCode": int(code), "serialNumber": serial}),
         read=lambda _: None,
         repeatable=False,
         subject=f"the revocation of {serial}",

@@ -1,6 +1,7 @@
 """From JSON to models: lenient about what is missing or new, strict about types."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -31,13 +32,35 @@ def structure(data: object, shape: type[T]) -> T:
     raise ShapeError(problem)
 
 
+def salvage(data: object, shape: type[T], identity: str) -> T:
+    """Turn decoded JSON into `shape`, leaving out the fields that do not fit; `raw` keeps them.
+
+    Args:
+        data: decoded JSON.
+        shape: the model.
+        identity: wire name of the field without which nothing is worth salvaging.
+
+    Raises:
+        ShapeError: not even the identity fits.
+    """
+    if not isinstance(data, dict):
+        return structure(data, shape)
+    known = {identity: data.get(identity)}
+    structure(known, shape)
+    for name, value in data.items():
+        with suppress(ShapeError):
+            structure(known | {name: value}, shape)
+            known[name] = value
+    return attrs.evolve(structure(known, shape), raw=data)  # type: ignore[misc]
+
+
 def _describe(error: BaseException, _type: type | None) -> str:
     return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _kind(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    return names.get(type(value), "a fraction" if isinstance(value, float) else "a number")
 
 
 def _int(value: object, _: type[int]) -> int:

@@ -17,11 +17,12 @@ from sectigo_async.errors import (
     UnexpectedReplyError,
 )
 from sectigo_async.models import parse_date
+from sectigo_async.secrets import Secret
+from sectigo_async.text import one_line
 from sectigo_async.wire.converter import ShapeError, structure
 
 T = TypeVar("T")
 
-_EXCERPT = 300
 _KINDS: dict[int, type[ServiceError]] = {
     400: BadRequestError,
     403: PermissionDeniedError,
@@ -40,11 +41,13 @@ class Reply:
         status: HTTP status code.
         headers: header fields, names in lower case.
         body: the bytes, empty where they were written to a file.
+        secrets: what was sent and must not be shown, should the service echo it.
     """
 
     status: int
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     body: bytes = attrs.field(default=b"", repr=False)
+    secrets: tuple[Secret, ...] = attrs.field(default=(), repr=False, eq=False)
 
     @property
     def ok(self) -> bool:
@@ -70,6 +73,14 @@ class Reply:
             return value
         raise ValueError(problem)
 
+    def quote(self, text: str | None = None) -> str:
+        """Return the body, or a part of it, fit for an error message: one line, without the secrets sent."""
+        shown = self.text if text is None else text
+        for secret in self.secrets:
+            if secret:
+                shown = shown.replace(secret.reveal(), str(secret))
+        return one_line(shown)
+
     @property
     def is_web_page(self) -> bool:
         """Whether this is HTML: a portal or a proxy answered, not the API."""
@@ -90,22 +101,15 @@ class _ErrorBody:
         try:
             document = reply.json()
         except ValueError:
-            return cls("" if reply.is_web_page else one_line(reply.text))
+            return cls("" if reply.is_web_page else reply.quote())
         if not isinstance(document, dict):
-            return cls(one_line(reply.text))
+            return cls(reply.quote())
         message, code = document.get("message"), document.get("errorCode")
         return cls(
-            one_line(message) if isinstance(message, str) else one_line(reply.text),
+            reply.quote(message if isinstance(message, str) else None),
             code if isinstance(code, int) and not isinstance(code, bool) else None,
             parse_date(document.get("timestamp")),
         )
-
-
-def one_line(text: str) -> str:
-    """Return server text fit for an error message: one line, printable, of bounded length."""
-    clean = "".join(char if char.isprintable() else " " for char in text)
-    clean = " ".join(clean.split())
-    return clean if len(clean) <= _EXCERPT else clean[: _EXCERPT - 1] + "…"
 
 
 def retry_after(reply: Reply) -> float | None:
@@ -120,7 +124,7 @@ def _unexpected(reply: Reply, method: str, path: str, problem: str, *, hint: str
         status=reply.status,
         method=method,
         path=path,
-        excerpt=one_line(reply.text),
+        excerpt=reply.quote(),
         hint=hint or "check that the endpoint is the IoT Manager API",
     )
 
@@ -130,7 +134,7 @@ def error_for(reply: Reply, method: str, path: str) -> ServiceError:
     if reply.is_web_page and reply.status < 500:  # noqa: PLR2004 - a gateway's 5xx page is a server error
         return _unexpected(reply, method, path, f"a web page with status {reply.status}, not the API")
     if 300 <= reply.status < 400:  # noqa: PLR2004 - redirects are never followed
-        where = one_line(reply.headers.get("location", "nowhere"))
+        where = reply.quote(reply.headers.get("location", "nowhere"))
         return _unexpected(reply, method, path, f"redirected ({reply.status}) to {where}, not followed")
     said = _ErrorBody.read(reply)
     kind = _KINDS.get(reply.status, ServerError if reply.status >= 500 else UnexpectedReplyError)  # noqa: PLR2004
@@ -144,7 +148,7 @@ def error_for(reply: Reply, method: str, path: str) -> ServiceError:
         code=said.code,
         server_message=said.message,
         timestamp=said.timestamp,
-        excerpt=one_line(reply.text),
+        excerpt=reply.quote(),
         retry_after=retry_after(reply),
         hint=_HINTS.get(kind, ""),
     )

@@ -31,12 +31,20 @@ class Line(httpx.AsyncBaseTransport):
     def __init__(self, sandbox: Sandbox) -> None:
         self._inner = httpx.ASGITransport(create_app(sandbox))
         self.cut: str | None = None
+        self.answer: int | None = None
+        self.reached = asyncio.Event()
+        self.go_on = asyncio.Event()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         ordering = request.url.path.endswith("/upload")
+        if request.url.path == "/auth/pwd" and self.cut == "signing in":
+            self.reached.set()
+            await self.go_on.wait()
         if ordering and self.cut == "before it is sent":
             raise httpx.ConnectError("refused")
         response = await self._inner.handle_async_request(request)
+        if ordering and self.answer is not None:
+            return httpx.Response(self.answer, headers={"location": "/elsewhere"})
         if ordering and self.cut == "after it ran":
             raise httpx.ReadError("reset")
         if ordering and self.cut == "for ever":
@@ -75,7 +83,7 @@ async def test_key_intent_and_certificate_lie_in_one_private_folder(
     assert issued.certificate.sound
     assert issued.certificate.chain_check.status is ChainStatus.VERIFIED
     assert issued.certificate.dns_names == (NAME, "alt.example.com")
-    names = {"archive.zip", "cert.pem", "chain.pem", "fullchain.pem", "issue.json", "privkey.pem"}
+    names = {".lock", "archive.zip", "cert.pem", "chain.pem", "fullchain.pem", "issue.json", "privkey.pem"}
     assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == dict.fromkeys(names, 0o600)
     key = load_key((folder / "privkey.pem").read_bytes())
     certificate = x509.load_pem_x509_certificate((folder / "cert.pem").read_bytes())
@@ -171,7 +179,8 @@ async def test_of_two_at_once_one_orders(sdk: SectigoClient, sandbox: Sandbox, t
 
     assert sandbox.stats()["orders"] == 1
     assert sum(not isinstance(result, BaseException) for result in results) == 1
-    assert all(isinstance(r, FileError | OutcomeUnknownError) for r in results if isinstance(r, BaseException))
+    refused = [result for result in results if isinstance(result, BaseException)]
+    assert all(isinstance(error, FileError) and "somebody else" in str(error) for error in refused)
 
 
 async def test_a_refused_order_leaves_the_way_free(sdk: SectigoClient, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -225,3 +234,81 @@ async def test_either_a_directory_or_a_key(sdk: SectigoClient, tmp_path: Path, b
             directory=tmp_path if both else None,
             key=generate_key() if both else None,
         )
+
+
+async def test_cancelled_while_signing_in_leaves_the_way_free(
+    sdk: SectigoClient, line: Line, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    line.cut = "signing in"
+    task = asyncio.create_task(sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path))
+    await line.reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    line.cut = None
+    line.go_on.set()
+
+    await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert sandbox.stats()["orders"] == 1
+
+
+@pytest.mark.parametrize("status", [302, 303, 307, 408, 410, 499, 500])
+async def test_an_answer_that_does_not_prove_anything_is_never_followed_by_another_order(
+    sdk: SectigoClient, line: Line, sandbox: Sandbox, tmp_path: Path, status: int
+) -> None:
+    line.answer = status
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknownError):
+            await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert sandbox.stats()["orders"] == 1
+
+
+async def test_a_batch_id_that_cannot_be_recorded_is_told(
+    sdk: SectigoClient, line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sectigo_async.resources import issuing
+
+    def fail(_self: object, _batch_id: int) -> None:
+        raise FileError("the disk is full")
+
+    monkeypatch.setattr(issuing._Folder, "ordered", fail)
+    del line
+
+    with pytest.raises(FileError) as caught:
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert "batch 24 was ordered" in "".join(caught.value.__notes__)
+
+
+async def test_names_in_capitals_and_another_subject(sdk: SectigoClient, tmp_path: Path) -> None:
+    issued = await sdk.issue(common_name="GW9.example.com", profile_id=42, directory=tmp_path)
+
+    assert issued.certificate.name_match
+    with pytest.raises(FileError, match="subject"):
+        await sdk.issue(
+            common_name="GW9.example.com", profile_id=42, directory=tmp_path, subject={"organizationName": "Acme"}
+        )
+
+
+async def test_a_key_that_others_could_read_is_made_private(sdk: SectigoClient, tmp_path: Path) -> None:
+    from sectigo_async.pki import key_pem
+
+    folder = tmp_path / NAME
+    folder.mkdir()
+    (folder / "privkey.pem").write_bytes(key_pem(generate_key()))
+    (folder / "privkey.pem").chmod(0o644)
+
+    await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert (folder / "privkey.pem").stat().st_mode & 0o777 == 0o600
+
+
+async def test_the_time_is_that_of_all_of_it(sdk: SectigoClient, clock: FakeClock, tmp_path: Path) -> None:
+    started = clock.monotonic()
+
+    with pytest.raises(WaitTimeout):
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path, timeout=1.0)
+
+    assert clock.monotonic() - started <= 1.0

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from sectigo_async import SectigoClient
 from sectigo_async.connections import FRESH, LeasedTransport, environment_proxy, shared_ssl_context
+from sectigo_async.errors import ConfigurationError
 
 
 class Body(httpx.AsyncByteStream):
@@ -170,3 +172,42 @@ def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment_proxy("https://ca.internal.example") is None
     assert environment_proxy("http://127.0.0.1:8831") is None
     assert environment_proxy("http://localhost:8831") is None
+
+
+@pytest.mark.parametrize("proxy", ["proxy.example:3128", "http://proxy.example:3128", "https://proxy.example"])
+def test_a_proxy_may_leave_its_scheme_out(proxy: str) -> None:
+    SectigoClient(username="ops", password="x", proxy=proxy)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://proxy.example:1080", "http://", "user:s3cret@proxy.example:port"])
+def test_a_proxy_that_is_none_is_told_without_its_password(proxy: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        SectigoClient(username="ops", password="x", proxy=proxy)
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_transport_brings_its_own_proxy_and_tls() -> None:
+    with pytest.raises(ConfigurationError, match="transport"):
+        SectigoClient(username="ops", transport=Connection(), proxy="http://proxy.example")
+
+
+async def test_a_connection_that_cannot_be_made_costs_no_place() -> None:
+    def fail() -> Connection:
+        raise OSError(24, "too many open files")
+
+    transport = LeasedTransport(1, fail)
+    for _ in range(3):
+        with pytest.raises(OSError, match="too many"):
+            await asyncio.wait_for(transport.handle_async_request(httpx.Request("GET", "http://127.0.0.1/")), 1)
+
+    assert transport.leased == 0
+
+
+async def test_what_comes_back_after_closing_is_closed() -> None:
+    pool = Pool()
+    response = await pool.get()
+    await pool.transport.aclose()
+    await response.aclose()
+
+    assert pool.made[0].closed

@@ -26,7 +26,7 @@ def test_all_equals_reality(name: str) -> None:
     module = importlib.import_module(name)
     offered = {public: getattr(module, public) for public in module.__all__}
 
-    found = {public for public, thing in vars(module).items() if not public.startswith("_") and _is_ours(thing)}
+    found = {public for public, thing in vars(module).items() if _is_ours(thing) and not public.startswith("_")}
     assert found <= set(offered)
     assert len(offered) == len(module.__all__)
 

@@ -4,12 +4,19 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
+import attrs
 import pytest
 
-from sectigo_async import Secret, SectigoClient
-from sectigo_async.errors import ConnectFailedError, NoReplyError, OutcomeUnknownError
+from sectigo_async import Config, Secret, SectigoClient
+from sectigo_async.errors import (
+    CallTimeoutError,
+    ConfigurationError,
+    ConnectFailedError,
+    NoReplyError,
+    OutcomeUnknownError,
+)
 from sectigo_async.testing import FakeClock
 
 Handler = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
@@ -28,9 +35,11 @@ class Server:
         self.handle = handle
         self.requests: list[tuple[int, str]] = []
         self.connections = 0
+        self.open = 0
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.open += 1
         number = self.connections
         try:
             while True:
@@ -50,18 +59,22 @@ class Server:
             pass
         finally:
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            self.open -= 1
 
 
 @asynccontextmanager
-async def serving(handle: Handler) -> AsyncIterator[tuple[Server, SectigoClient]]:
+async def serving(handle: Handler, *, connections: int = 20) -> AsyncIterator[tuple[Server, SectigoClient]]:
     server = Server(handle)
     listener = await asyncio.start_server(server.connected, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    async with SectigoClient(
-        username="ops", password="x", endpoint=f"http://127.0.0.1:{port}", clock=FakeClock()
-    ) as client:
+    config = attrs.evolve(Config.create(f"http://127.0.0.1:{port}"), connections=connections)
+    async with SectigoClient(username="ops", password="x", config=config, clock=FakeClock()) as client:
         yield server, client
     listener.close()
+    while server.open:
+        await asyncio.sleep(0.001)
 
 
 async def order(client: SectigoClient) -> None:
@@ -180,3 +193,71 @@ async def test_a_download_of_200_mb_adds_less_than_20_mb_to_the_process() -> Non
     written, added = map(int, output.split())
     assert written == size
     assert added < 20 * 1024
+
+
+async def test_an_order_that_only_waited_for_a_connection_was_not_sent() -> None:
+    released = asyncio.Event()
+
+    async def hang(_: bytes, writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        writer.write(http(b"{}"))
+
+    async with serving(hang, connections=1) as (server, client):
+        await client.sign_in()
+        blocking = asyncio.create_task(client.licenses.get())
+        await asyncio.sleep(0.05)
+        with pytest.raises(CallTimeoutError):
+            await client.batches.create(authority_id=1, name="n", params={}, timeout=0.1)
+        queued = asyncio.create_task(order(client))
+        await asyncio.sleep(0.05)
+        queued.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await queued
+        released.set()
+        await blocking
+
+    assert not hasattr(caught.value, "__notes__")
+    assert [path for _, path in server.requests] == ["/auth/pwd", "/api/v1/devices"]
+
+
+@pytest.mark.parametrize("steps", range(1, 30))
+async def test_cancelled_at_any_moment_a_call_leaves_its_connection_usable(steps: int) -> None:
+    async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(http(b"{}"))
+
+    async with serving(answer, connections=1) as (_, client):
+        await client.licenses.get()
+        task = asyncio.create_task(client.licenses.get())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+        await client.licenses.get(timeout=5)
+
+
+async def test_what_is_no_tls_is_a_typed_error_even_for_an_order() -> None:
+    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 no\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    listener = await asyncio.start_server(plain, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with SectigoClient(
+        username="ops", password="x", endpoint=f"https://127.0.0.1:{port}", clock=FakeClock()
+    ) as client:
+        with pytest.raises(ConnectFailedError):
+            await order(client)
+    listener.close()
+
+
+async def test_a_closed_client_takes_no_more_calls() -> None:
+    async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(http(b"{}"))
+
+    async with serving(answer) as (_, client):
+        await client.licenses.get()
+        await client.aclose()
+        with pytest.raises(ConfigurationError, match="closed"):
+            await client.licenses.get()

@@ -10,7 +10,7 @@ from sectigo_async import MemoryTokenStore, Secret, StoredToken
 from sectigo_async.auth import TokenManager
 from sectigo_async.auth.token import read_claims
 from sectigo_async.credentials import Credentials
-from sectigo_async.errors import CallTimeoutError, InvalidCredentialsError, SectigoError
+from sectigo_async.errors import CallTimeoutError, ConfigurationError, InvalidCredentialsError, SectigoError
 from sectigo_async.testing import FakeClock
 from sectigo_async.wire.calls import Call
 from sectigo_async.wire.reply import Reply
@@ -60,16 +60,23 @@ def ops(password: str | None = "hunter2") -> Credentials:
     return Credentials(username="ops", password=secret, username_source="argument", password_source="argument")
 
 
+async def settle() -> None:
+    """Let a renewal that nobody waits for come to its end."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 async def test_a_fresh_token_is_reused_and_renewed_a_little_before_its_end(
     manager: TokenManager, service: Service, clock: FakeClock
 ) -> None:
     first = await manager.token()
     clock.advance(839)
     assert await manager.token() == first
-    clock.advance(60)
-    second = await manager.token()
+    clock.advance(59)
+    assert await manager.token() == first, "nobody waits while the old one is good"
+    await settle()
 
-    assert second != first
+    assert await manager.token() != first
     assert service.log == ["/auth/pwd", "/auth/refresh"]
 
 
@@ -118,8 +125,11 @@ async def test_a_good_token_survives_a_failed_refresh_and_the_service_is_not_ham
     service.answers = [timed_out(), timed_out()]
     clock.advance(860)
 
-    assert [await manager.token() for _ in range(5)] == [first] * 5
-    assert service.log == ["/auth/pwd", "/auth/refresh"]
+    for _ in range(5):
+        assert await manager.token() == first
+        await settle()
+    assert service.log == ["/auth/pwd", "/auth/refresh", "/auth/pwd"]
+    service.answers = [timed_out(), timed_out()]
     clock.advance(41)
     with pytest.raises(CallTimeoutError):
         await manager.token()
@@ -218,6 +228,8 @@ async def test_a_password_refused_while_the_token_is_good_does_not_end_the_sessi
     clock.advance(860)
 
     assert await manager.token() == first
+    await settle()
+    assert await manager.token() == first
     with pytest.raises(InvalidCredentialsError):
         await manager.replace(first)
     assert service.log.count("/auth/pwd") == 2
@@ -230,8 +242,9 @@ async def test_closing_ends_a_renewal_under_way(manager: TokenManager, service: 
 
     await manager.aclose()
 
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(ConfigurationError, match="closed"):
         await task
+    assert not task.cancelled()
 
 
 @pytest.mark.parametrize("token", ["", "a.b", "a.b.c", "..", "a.!!!.c", "a.bnVsbA.c", "a.W10.c", "é.é.é"])
@@ -239,3 +252,46 @@ def test_tokens_that_cannot_be_read_say_nothing(token: str) -> None:
     claims = read_claims(Secret(token))
 
     assert (claims.lifetime, claims.expires_at, claims.first_login) == (None, None, False)
+
+
+@pytest.mark.parametrize("answer", [Reply(status=200, body=b'{"ok":1}'), timed_out(), Reply(status=503)])
+async def test_whatever_is_wrong_with_the_refresh_the_password_helps(
+    manager: TokenManager, service: Service, clock: FakeClock, answer: Reply | SectigoError
+) -> None:
+    await manager.token()
+    service.answers = [answer]
+    clock.advance(901)
+
+    await manager.token()
+
+    assert service.log == ["/auth/pwd", "/auth/refresh", "/auth/pwd"]
+
+
+async def test_a_slow_renewal_that_fails_is_judged_by_the_time_it_ended(
+    manager: TokenManager, service: Service, clock: FakeClock
+) -> None:
+    await manager.token()
+    clock.advance(890)
+    service.gate.clear()
+    service.answers = [timed_out(), timed_out()]
+    await manager.token()
+    await settle()
+    clock.advance(35)
+    late = asyncio.create_task(manager.token())
+    await settle()
+    service.gate.set()
+
+    with pytest.raises(CallTimeoutError):
+        await late
+
+
+async def test_each_who_waits_gets_an_error_of_its_own(manager: TokenManager, service: Service) -> None:
+    service.answers = [timed_out()]
+
+    one, other = await asyncio.gather(manager.token(), manager.token(), return_exceptions=True)
+
+    assert isinstance(one, CallTimeoutError)
+    assert isinstance(other, CallTimeoutError)
+    one.add_note("for one alone")
+    assert not hasattr(other, "__notes__")
+    assert (other.method, other.path, str(other)) == ("POST", "/auth/refresh", "slow")

@@ -388,7 +388,7 @@ async def test_a_reply_that_is_too_long_is_not_read_to_its_end(httpx_mock: HTTPX
     config = Config(endpoint=BASE, environment=Config.create(BASE).environment, reply_limit=1000, attempts=1)
 
     async with SectigoClient(username="ops", password="x", config=config, clock=clock) as client:
-        with pytest.raises(NoReplyError, match="longer than"):
+        with pytest.raises(UnexpectedReplyError, match="longer than"):
             await client.licenses.get()
 
 

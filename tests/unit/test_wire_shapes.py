@@ -152,11 +152,14 @@ async def test_download_of_what_is_no_zip_leaves_no_file(
     httpx_mock: HTTPXMock, client: SectigoClient, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("out")
-    httpx_mock.add_response(url=f"{BASE}/api/v1/batches/24/download", json={"success": False}, is_reusable=True)
+    httpx_mock.add_response(url=f"{BASE}/api/v1/batches/24/download", text="not yet, sorry", is_reusable=True)
+    ready = BATCH | {"status": "READY_FOR_DOWNLOAD"}
+    httpx_mock.add_response(url=f"{BASE}/api/v1/batches/24", json=ready, is_reusable=True)
+    httpx_mock.add_response(url=f"{BASE}/api/v1/batches/24/processing_info", status_code=404, is_reusable=True)
 
-    with pytest.raises(UnexpectedReplyError, match="no ZIP"):
+    with pytest.raises(UnexpectedReplyError, match=r"no ZIP.*not yet, sorry"):
         await client.batches.download_to(24, folder)
-    with pytest.raises(UnexpectedReplyError, match="no ZIP"):
+    with pytest.raises(UnexpectedReplyError, match=r"no ZIP.*not yet, sorry"):
         await client.batches.download(24)
 
     assert not list(folder.iterdir())
@@ -270,7 +273,7 @@ async def test_refresh_sends_the_bare_token_and_keeps_it_where_none_comes_back(
 
     for _ in range(3):
         await client.licenses.get()
-        clock.advance(890)
+        clock.advance(901)
 
     refreshes = httpx_mock.get_requests(url=f"{BASE}/auth/refresh")
     assert [request.content for request in refreshes] == [refresh.encode()] * 2

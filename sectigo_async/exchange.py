@@ -1,0 +1,205 @@
+"""One request, sent once, and its reply, read to the end."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import attrs
+import httpx
+
+from sectigo_async.config import Config
+from sectigo_async.connections import FRESH, LEASED, QUEUED
+from sectigo_async.errors import FileError
+from sectigo_async.secrets import Secret
+from sectigo_async.text import one_line
+from sectigo_async.threads import run_to_end
+from sectigo_async.wire.calls import BYTES, Call
+from sectigo_async.wire.reply import Reply
+
+_log = logging.getLogger("sectigo_async.exchange")
+
+_ERROR_BODY_LIMIT = 64 * 1024
+_WRITE_SIZE = 1024 * 1024
+
+
+@attrs.frozen
+class Failure:
+    """An exchange without a usable reply.
+
+    Attributes:
+        problem: what happened, in words.
+        sent: whether the request may have reached the service.
+        timed_out: whether it was a time-out.
+        status: the status of a reply that cannot be used.
+    """
+
+    problem: str
+    sent: bool
+    timed_out: bool = False
+    status: int | None = None
+
+
+@attrs.define
+class Attempt:
+    """What is known of the request under way, for whoever is interrupted.
+
+    httpcore tells through the `trace` extension whether the request itself went out.
+    """
+
+    _under_way: bool = attrs.field(default=False, init=False)
+    _queued: bool = attrs.field(default=False, init=False)
+    _seen: bool = attrs.field(default=False, init=False)
+    _sent: bool = attrs.field(default=False, init=False)
+
+    @property
+    def may_have_run(self) -> bool:
+        """Whether the service may have acted on a request that is still without an answer."""
+        # Without a trace nobody can tell that it was not sent.
+        return self._under_way and self.was_sent(otherwise=True)
+
+    def begin(self) -> None:
+        """Note that a request is about to be sent."""
+        self._under_way, self._queued, self._seen, self._sent = True, False, False, False
+
+    def end(self) -> None:
+        """Note that it was answered, or failed in a known way."""
+        self._under_way = False
+
+    def was_sent(self, *, otherwise: bool) -> bool:
+        """Say whether the request went out; `otherwise` is the answer where there was no trace."""
+        if self._queued:
+            return False
+        return self._sent if self._seen else otherwise
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take note of an event of the trace."""
+        if event in {QUEUED, LEASED}:
+            self._queued = event == QUEUED
+            return
+        self._seen = True
+        if event.endswith("send_request_headers.started"):
+            # The CONNECT that opens a tunnel through a proxy is not the request.
+            self._sent = self._sent or getattr(info.get("request"), "method", b"") != b"CONNECT"
+
+
+class Exchanger:
+    """Sends one request once and reads the reply to its end.
+
+    Args:
+        http: carries the requests.
+        config: endpoint, time-outs and limits.
+        user_agent: value of the header.
+    """
+
+    def __init__(self, http: httpx.AsyncBaseTransport, config: Config, user_agent: str) -> None:
+        self._http = http
+        self._config = config
+        self._user_agent = user_agent
+
+    async def exchange(
+        self, call: Call[Any], token: Secret | None, attempt: Attempt, into: BinaryIO | None = None
+    ) -> Reply | Failure:
+        """Send `call` and return the reply, or what went wrong.
+
+        Failures are returned, not raised, so that no frame that holds the request hangs on an error.
+
+        Args:
+            call: the request.
+            token: access token; none for signing in.
+            attempt: told whether the request went out.
+            into: where the body of a successful reply is written, instead of being held in memory.
+
+        Raises:
+            FileError: `into` cannot be written.
+        """
+        started = time.perf_counter()
+        attempt.begin()
+        try:
+            response = await self._http.handle_async_request(self._request(call, token, attempt))
+            response.request = httpx.Request(call.method, self._config.endpoint + call.path)
+            try:
+                result = await self._read(response, call, token, into)
+            finally:
+                await response.aclose()
+        # OSError: some errors of TLS pass through httpx as they are.
+        except (httpx.TransportError, OSError) as error:
+            unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            sent = attempt.was_sent(otherwise=not unsent)
+            result = Failure(_words(error, sent=sent), sent, isinstance(error, httpx.TimeoutException))
+        except httpx.DecodingError:
+            result = Failure("the reply cannot be decoded", sent=True)
+        except asyncio.CancelledError as cancelled:
+            if call.subject and attempt.may_have_run:
+                cancelled.add_note(f"{call.subject} was sent, but its outcome is unknown: look before repeating it")
+            raise
+        attempt.end()
+        outcome = result.status if isinstance(result, Reply) else result.problem
+        _log.debug("%s %s: %s, %.0f ms", call.method, call.path, outcome, (time.perf_counter() - started) * 1e3)
+        return result
+
+    def _request(self, call: Call[Any], token: Secret | None, attempt: Attempt) -> httpx.Request:
+        config = self._config
+        headers = {"Accept": call.accept, "Content-Type": call.content_type, "User-Agent": self._user_agent}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token.reveal()}"
+        limits = httpx.Timeout(config.read_timeout, connect=config.connect_timeout)
+        return httpx.Request(
+            call.method,
+            config.endpoint + call.path,
+            headers=headers,
+            content=call.body,
+            # An order goes out on a fresh connection: one that the service closes just then would make
+            # a routine order ambiguous.
+            extensions={"timeout": limits.as_dict(), "trace": attempt, FRESH: not call.repeatable},
+        )
+
+    async def _read(
+        self, response: httpx.Response, call: Call[Any], token: Secret | None, into: BinaryIO | None
+    ) -> Reply | Failure:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        secrets = call.secrets if token is None else (*call.secrets, token)
+        if into is not None and response.is_success:
+            await _write(response, into)
+            return Reply(status=response.status_code, headers=headers, secrets=secrets)
+        limit = _ERROR_BODY_LIMIT
+        if response.is_success:
+            limit = self._config.archive_limit if call.accept == BYTES else self._config.reply_limit
+        body = bytearray()
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > limit:
+                if response.is_success:
+                    return Failure(f"the reply is longer than {limit:,} bytes", True, status=response.status_code)
+                break
+        return Reply(status=response.status_code, headers=headers, body=bytes(body), secrets=secrets)
+
+
+async def _write(response: httpx.Response, into: BinaryIO) -> None:
+    """Write a reply's body to `into` in large pieces, off the event loop."""
+    buffer = bytearray()
+    async for piece in response.aiter_bytes():
+        buffer += piece
+        if len(buffer) >= _WRITE_SIZE:
+            await _write_piece(into, buffer)
+            buffer = bytearray()
+    await _write_piece(into, buffer)
+
+
+async def _write_piece(into: BinaryIO, piece: bytearray) -> None:
+    try:
+        await run_to_end(into.write, piece)
+    except OSError as error:
+        problem = f"cannot write {into.name}: {error.strerror or error}"
+    else:
+        return
+    raise FileError(problem, hint="see that there is room, and that you may write there")
+
+
+def _words(error: Exception, *, sent: bool) -> str:
+    """Return what happened without the error itself, whose request holds the password or token."""
+    if isinstance(error, httpx.TimeoutException):
+        return "the service did not answer in time" if sent else "no connection in time"
+    detail = one_line(str(error)) or type(error).__name__
+    return f"the connection broke: {detail}" if sent else f"cannot connect: {detail}"

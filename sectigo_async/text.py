@@ -1,0 +1,10 @@
+"""Foreign text, made fit to be shown."""
+
+LONGEST_LINE = 300
+
+
+def one_line(text: str, longest: int = LONGEST_LINE) -> str:
+    """Return foreign text fit for an error message: one line, printable, of bounded length."""
+    clean = "".join(char if char.isprintable() else " " for char in text)
+    clean = " ".join(clean.split())
+    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
