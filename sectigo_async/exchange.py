@@ -199,6 +199,8 @@ async def _write_piece(into: BinaryIO, piece: bytearray) -> None:
 
 def _words(error: Exception, *, sent: bool) -> str:
     """Return what happened without the error itself, whose request holds the password or token."""
+    if isinstance(error, httpx.LocalProtocolError):
+        return "the request could not be written"  # What is wrong with it may be a secret.
     if isinstance(error, httpx.TimeoutException):
         return "the service did not answer in time" if sent else "no connection in time"
     detail = one_line(str(error)) or type(error).__name__

@@ -59,6 +59,10 @@ def read_refresh(reply: Reply, used: Secret) -> Tokens | None:
     return _read_tokens(reply, used)
 
 
+def _fits_a_header(token: str) -> bool:
+    return bool(token) and token.isascii() and token.isprintable() and " " not in token
+
+
 def _refusal(reply: Reply, path: str) -> ServiceError:
     """Return the error for a reply that is no answer to signing in; its body may hold tokens, so it is not quoted."""
     error = error_for(attrs.evolve(reply, body=_message_only(reply)), "POST", path)
@@ -80,7 +84,7 @@ def _read_tokens(reply: Reply, kept: Secret | None) -> Tokens:
     except ValueError:
         document = None
     access = document.get("accessToken") if isinstance(document, dict) else None
-    if not isinstance(document, dict) or not isinstance(access, str) or not access or not access.isascii():
+    if not isinstance(document, dict) or not isinstance(access, str) or not _fits_a_header(access):
         # The reply is not quoted: it may hold a token in a shape not known here.
         raise AuthenticationError(
             "the service answered the sign-in without an access token",

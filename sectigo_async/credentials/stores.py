@@ -102,8 +102,11 @@ class FileTokenStore:
             if owner != (_VERSION, self._endpoint, self._username):
                 return None
             expires = record["expires_at"]
+            token = str(record["access_token"])
+            if not token.isascii() or not token.isprintable():
+                return None
             return StoredToken(
-                access=Secret(str(record["access_token"])),
+                access=Secret(token),
                 expires_at=None if expires is None else float(expires),
             )
         except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -90,3 +90,19 @@ def test_dotenv_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("SECTIGO_ENDPOINT", raising=False)
 
     assert SectigoClient.from_env().config.endpoint == "https://iot.sectigo.com"
+
+
+def test_the_guard_holds_however_a_config_is_made() -> None:
+    import attrs
+
+    with pytest.raises(ConfigurationError):
+        Config(endpoint="http://10.0.0.1", environment=Environment.TESTING)
+    with pytest.raises(ConfigurationError):
+        attrs.evolve(Config.create(), environment=Environment.STAGING)
+
+
+def test_an_endpoint_that_may_hold_a_password_is_not_echoed() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Config.create("ops:hunter2@iot.sectigo.com")
+
+    assert "hunter2" not in str(caught.value)

@@ -187,3 +187,13 @@ def test_models_made_by_hand_have_documents_too() -> None:
     assert document["organizationId"] == 3
     assert isinstance(document["authorities"], list)
     assert document["authorities"][0]["profileName"] == "P"
+
+
+def test_a_wrapper_in_wrappers_is_only_a_wrapper() -> None:
+    assert BatchStatus.parse("Not Acceptable. Status: " * 5000) is BatchStatus.NOT_ACCEPTABLE
+
+
+def test_what_was_ordered_with_is_not_shown() -> None:
+    batch = structure({"batchId": 1, "generatorParametersValues": {"pkcs12Password": "canary"}}, Batch)
+
+    assert "canary" not in repr(batch)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 from cryptography.x509.oid import NameOID
 
 from sectigo_async import Archive, Secret
-from sectigo_async.errors import ArchiveError, InvalidCSRError, PkiError, WrongPasswordError
+from sectigo_async.errors import ArchiveError, InvalidArgumentError, InvalidCSRError, PkiError, WrongPasswordError
 from sectigo_async.pki import (
     ChainStatus,
     KeyAlgorithm,
@@ -46,8 +46,10 @@ class Signed:
         ca: bool = True,
         days: int = 30,
         san: tuple[str, ...] = (),
+        key: ec.EllipticCurvePrivateKey | None = None,
+        may_sign: bool | None = None,
     ) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = (
             x509.CertificateBuilder()
@@ -62,6 +64,16 @@ class Signed:
         if san:
             builder = builder.add_extension(
                 x509.SubjectAlternativeName([x509.DNSName(each) for each in san]), critical=False
+            )
+        if may_sign is not None:
+            usage = dict.fromkeys(
+                ["content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign"], False
+            )
+            builder = builder.add_extension(
+                x509.KeyUsage(
+                    digital_signature=True, key_cert_sign=may_sign, encipher_only=False, decipher_only=False, **usage
+                ),
+                critical=True,
             )
         self.certificate: x509.Certificate = builder.sign((issuer or self).key, hashes.SHA256())
 
@@ -335,3 +347,106 @@ def test_repr_shows_no_key(zipped: Callable[..., Archive], leaf: Signed) -> None
 
     assert "PRIVATE" not in f"{archive!r} {issued!r} {archive.members()!r}"
     assert "gw7.example.com" in repr(issued)
+
+
+def test_an_intermediate_that_two_roots_signed_is_verified_against_either(
+    zipped: Callable[..., Archive], root: Signed
+) -> None:
+    other = Signed("other root")
+    one = Signed("cross", root)
+    two = Signed("cross", other, key=one.key)
+    leaf = Signed("gw7.example.com", one, ca=False, san=("gw7.example.com",))
+    for order in ((one, two), (two, one)):
+        archive = zipped(x=b"".join(each.encoded(PEM) for each in (leaf, *order)))
+        for anchor in (root, other):
+            (issued,) = archive.open(trust=[anchor.certificate])
+            assert issued.chain_check.status is ChainStatus.VERIFIED
+
+
+@pytest.mark.parametrize(("may_sign", "status"), [(True, ChainStatus.VERIFIED), (False, ChainStatus.FAILED)])
+def test_an_issuer_must_be_allowed_to_sign_certificates(root: Signed, may_sign: bool, status: ChainStatus) -> None:
+    issuer = Signed("issuer", root, may_sign=may_sign)
+    leaf = Signed("gw7.example.com", issuer, ca=False)
+
+    assert check_chain(leaf.certificate, [issuer.certificate], [root.certificate]).status is status
+
+
+def test_a_time_without_zone_is_refused(leaf: Signed) -> None:
+    with pytest.raises(InvalidArgumentError):
+        check_chain(leaf.certificate, [], None, at=datetime(2026, 1, 1))  # noqa: DTZ001
+
+
+def test_one_file_that_cannot_be_read_does_not_hide_the_others(
+    zipped: Callable[..., Archive], leaf: Signed, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Signed("other.example.com", ca=False)
+    damaged = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
+
+    (issued,) = zipped(a=damaged, b=legacy_p12(other, b"unknown"), c=leaf.encoded(PEM)).open()
+
+    assert issued.certificate == leaf.certificate
+    assert "'a' is damaged" in caplog.text
+    assert "'b' needs its password" in caplog.text
+
+
+def test_a_bundle_without_a_password_is_opened_whatever_password_is_given(
+    zipped: Callable[..., Archive], leaf: Signed
+) -> None:
+    plain = pkcs12.serialize_key_and_certificates(
+        b"x", leaf.key, leaf.certificate, None, serialization.NoEncryption()
+    )
+
+    assert zipped(x=plain).open(password="pw")[0].key_match
+
+
+def test_pkcs7_under_its_other_label_and_after_other_text(zipped: Callable[..., Archive], leaf: Signed) -> None:
+    text = pkcs7.serialize_certificates([leaf.certificate], PEM)
+
+    for content in (text.replace(b"PKCS7", b"CMS"), b"subject=x\r\n" + text):
+        (issued,) = zipped(x=content).open()
+        assert issued.certificate == leaf.certificate
+
+
+def test_time_and_memory_for_hostile_input_are_bounded(zipped: Callable[..., Archive]) -> None:
+    begins = b"-----BEGIN CERTIFICATE-----\n" * 30_000
+    requests = b"-----BEGIN CERTIFICATE REQUEST-----\n" * 30_000
+    with pytest.raises(ArchiveError):
+        zipped(x=begins).open()
+    with pytest.raises(InvalidCSRError):
+        read_requests(requests)
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for number in range(70_000):
+            file.writestr(f"{number:0>100}", b"")
+    with pytest.raises(ArchiveError, match="more members"):
+        Archive(buffer.getvalue()).open()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_unusual_compression_is_refused(leaf: Signed, method: int) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as file:
+        file.writestr("x", leaf.encoded(PEM))
+
+    with pytest.raises(ArchiveError, match="unusual"):
+        Archive(buffer.getvalue()).open()
+
+
+def test_a_thousand_certificates_are_opened_in_one_pass(zipped: Callable[..., Archive], issuer: Signed) -> None:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "same.example.com")])
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject)
+        .public_key(key.public_key())
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=1))
+    )
+    leaves = [builder.serial_number(1000 + n).sign(issuer.key, hashes.SHA256()) for n in range(1000)]
+    text = b"".join(leaf.public_bytes(PEM) for leaf in leaves) + issuer.encoded(PEM)
+
+    opened = zipped(x=text[: len(text) // 2], y=text[len(text) // 2 :]).open()
+
+    assert len(opened) >= 999

@@ -42,3 +42,10 @@ def test_descriptions_of_requests_do_not_show_the_secrets_in_them() -> None:
 def test_a_parameter_that_is_no_text_is_refused_not_ordered_as_its_repr(value: object) -> None:
     with pytest.raises(InvalidArgumentError, match="pkcs12Password"):
         calls.create_batch(1, "name", {"pkcs12Password": value})  # type: ignore[dict-item]
+
+
+def test_a_secret_that_is_no_text_is_refused_without_showing_it() -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        Secret(f"m\udcfcller-{CANARY}")
+
+    assert CANARY not in repr(caught.value)

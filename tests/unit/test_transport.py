@@ -434,3 +434,84 @@ async def test_parameters_of_an_order_are_not_logged(
     assert CANARY not in caplog.text
     assert signed_in not in caplog.text
     assert json.loads(httpx_mock.get_requests(url=ORDER)[0].content)["profileParams"]["pkcs12Password"] == CANARY
+
+
+@pytest.mark.usefixtures("signed_in")
+@pytest.mark.parametrize("status", [302, 307, 408, 410, 418, 499])
+async def test_an_order_whose_answer_proves_nothing_is_unknown(
+    httpx_mock: HTTPXMock, client: SectigoClient, status: int
+) -> None:
+    httpx_mock.add_response(url=ORDER, method="PUT", status_code=status)
+
+    with pytest.raises(OutcomeUnknownError):
+        await order(client)
+
+
+@pytest.mark.usefixtures("signed_in")
+async def test_secrets_that_the_service_echoes_are_masked(
+    httpx_mock: HTTPXMock, client: SectigoClient, signed_in: str
+) -> None:
+    body = {"message": f"rejected value [{CANARY}] of {signed_in}"}
+    httpx_mock.add_response(url=ORDER, method="PUT", status_code=400, json=body)
+
+    with pytest.raises(BadRequestError) as caught:
+        await order(client)
+
+    shown = f"{caught.value} {vars(caught.value)}"
+    assert "rejected value [***" in shown
+    assert CANARY not in shown
+    assert signed_in not in shown
+
+
+@pytest.mark.parametrize("status", [400, 500, 302])
+async def test_a_refused_sign_in_is_not_quoted(httpx_mock: HTTPXMock, client: SectigoClient, status: int) -> None:
+    body = {"accessToken": "canary-token", "password": CANARY}
+    httpx_mock.add_response(url=f"{BASE}/auth/pwd", status_code=status, json=body)
+
+    with pytest.raises(SectigoError) as caught:
+        await client.licenses.get()
+
+    shown = f"{caught.value} {vars(caught.value)}"
+    assert "canary-token" not in shown
+    assert CANARY not in shown
+
+
+@pytest.mark.parametrize("token", ["tök-canary", "canary\ninjected: header", "canary\x00", " "])
+async def test_a_token_that_cannot_stand_in_a_header_is_refused_unseen(
+    httpx_mock: HTTPXMock, client: SectigoClient, token: str
+) -> None:
+    from sectigo_async.errors import AuthenticationError
+
+    httpx_mock.add_response(url=f"{BASE}/auth/pwd", json={"accessToken": token})
+
+    with pytest.raises(AuthenticationError) as caught:
+        await order(client)
+
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("signed_in")
+async def test_an_archive_may_be_longer_than_any_other_reply(httpx_mock: HTTPXMock, clock: FakeClock) -> None:
+    import attrs
+
+    archive = b"PK\x05\x06" + bytes(16) + (2000).to_bytes(2, "little") + bytes(2000)
+    httpx_mock.add_response(url=f"{BASE}/api/v1/batches/1/download", content=archive)
+    config = attrs.evolve(Config.create(BASE), reply_limit=1000)
+
+    async with SectigoClient(username="ops", password="x", config=config, clock=clock) as client:
+        assert (await client.batches.download(1)).raw == archive
+
+
+def test_errors_survive_being_copied_and_pickled() -> None:
+    import copy
+    import pickle
+
+    error = NotFoundError("gone", status=404, method="GET", path="/x", code=7, hint="look elsewhere")
+
+    for made in (copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301
+        assert type(made) is NotFoundError
+        assert (str(made), made.status, made.code, made.hint) == ("gone", 404, 7, "look elsewhere")
+
+
+def test_messages_are_one_printable_line_whatever_they_are_made_of() -> None:
+    assert str(SectigoError("first\nsecond \x1b[31mred\u202e")) == "first second [31mred"

@@ -24,6 +24,10 @@ S = BatchStatus
         (S.CREATED, None, Verdict.WAITING),
         (S.PROCESSING, None, Verdict.WAITING),
         (S.PROCESSING, (1, 1, 0), Verdict.WAITING),
+        (S.PROCESSING, (0, 0, 1), Verdict.FAILED),
+        (S.PROCESSING, (0, 2, 1), Verdict.READY),
+        (S.PROCESSING, (0, 1, 0), Verdict.WAITING),
+        (S.UNKNOWN, (0, 0, 1), Verdict.FAILED),
         (S.READY_FOR_DOWNLOAD, (1, 1, 0), Verdict.WAITING),
         (S.READY_FOR_DOWNLOAD, (0, 1, 0), Verdict.READY),
         (S.READY_FOR_DOWNLOAD, (0, 1, 1), Verdict.READY),
@@ -143,3 +147,12 @@ def test_pauses_grow_with_age_within_bounds(age: float) -> None:
 
     assert 1.8 <= pause <= 66
     assert pause <= max(2.2, 0.275 * age * 1.001)
+
+
+async def test_a_last_look_that_fails_still_ends_as_a_time_out_with_the_batch(clock: FakeClock) -> None:
+    slow = CallTimeoutError("slow", method="GET", path="/x")
+
+    with pytest.raises(WaitTimeout, match=r"the last look failed: slow") as caught:
+        await collect(Looks(seen(S.CREATED), slow), clock, timeout=30)
+
+    assert caught.value.batch.status is S.CREATED
