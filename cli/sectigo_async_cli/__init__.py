@@ -14,6 +14,11 @@ def main() -> None:
         sys.stderr.write("The command line is an extra. Install it with: pip install 'sectigo-async[cli]'\n")
         sys.exit(1)
     del rich, typer
-    from sectigo_async_cli.app import run_app
+    try:
+        from sectigo_async_cli.app import run_app
 
-    run_app()
+        run_app()
+    except KeyboardInterrupt:
+        # Before a command has begun; from there on `run` tells what was going on.
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)

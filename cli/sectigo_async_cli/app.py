@@ -1,13 +1,16 @@
 """The command tree and the global options."""
 
+import io
+import sys
 from typing import Annotated
 
 import typer
 
 from sectigo_async import Secret, __version__
+from sectigo_async_cli import exit_codes
 from sectigo_async_cli.commands import account, batches, certificates, sandbox
 from sectigo_async_cli.context import Settings
-from sectigo_async_cli.output import print_text, say
+from sectigo_async_cli.output import give_up_stdout, print_text, say
 
 app = typer.Typer(
     name="sectigo-async",
@@ -80,4 +83,16 @@ sandbox.register(app)
 
 def run_app() -> None:
     """Run the command line."""
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    for argument in sys.argv[1:]:
+        if not argument.isascii() and any("\ud800" <= char <= "\udfff" for char in argument):
+            say(f"error: the argument {argument!r} is not text in this locale. Use a UTF-8 locale.")
+            sys.exit(exit_codes.USAGE)
+    try:
+        app()
+    except OSError as error:
+        give_up_stdout()
+        say(f"error: cannot write the output: {error.strerror or error}")
+        sys.exit(exit_codes.FAILED)

@@ -79,7 +79,9 @@ def default_profile(ctx: typer.Context, given: int | None, option: str) -> int:
         return given
     named = settings(ctx).profile
     if named is None:
-        raise typer.BadParameter(f"missing: name one with {option}, --profile or SECTIGO_PROFILE", param_hint=option)
+        raise typer.BadParameter(
+            f"missing: name one with {option}, or for all commands with -P or SECTIGO_PROFILE", param_hint=option
+        )
     if not named.isdecimal():
         raise typer.BadParameter(
             f"{named!r} is not an id; `sectigo-async authorities` shows the ids", param_hint="--profile"

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import shlex
 import shutil
 import string
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -96,22 +97,21 @@ class Demo:
         self._console.print(Text.assemble(("✓ ", "green"), text), soft_wrap=not self._console.is_terminal)
 
     def _prepare_folder(self) -> None:
-        """Make the folder anew; only an earlier demonstration's is removed."""
+        """Make the folder anew; only what an earlier demonstration made is removed."""
         out = self._out
-        taken = FileError(f"{out} is there, and not from an earlier demo", hint="choose another folder with --out")
         try:
-            if out.is_symlink() or (out.exists() and not out.is_dir()):
-                raise taken
-            if out.is_dir() and any(out.iterdir()):
-                if not (out / _MARK).is_file():
-                    raise taken
-                shutil.rmtree(out)
-            out.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_private(out / _MARK, b"Made by `sectigo-async demo`, which may replace this folder.\n")
+            if out.is_symlink() or (out.exists() and not out.is_dir()) or Path.cwd().is_relative_to(out.resolve()):
+                problem = f"{out} cannot be replaced by a new folder"
+            elif out.is_dir() and not _from_earlier_demo(out):
+                problem = f"{out} holds files that no demo made"
+            else:
+                if out.is_dir():
+                    shutil.rmtree(out)
+                out.mkdir(mode=0o700, parents=True)
+                write_private(out / _MARK, b"Made by `sectigo-async demo`, which may replace this folder.\n")
+                return
         except OSError as error:
             problem = f"cannot make the folder {out}: {error.strerror}"
-        else:
-            return
         raise FileError(problem, hint="choose another folder with --out")
 
     @asynccontextmanager
@@ -234,9 +234,23 @@ class Demo:
             soft_wrap=not self._console.is_terminal,
         )
         name = safe_name(_LOCAL_KEYS[0])
-        leaf, chain = (f"{self._out}/{name}/{file}" for file in ("cert.pem", "chain.pem"))
-        command = f"openssl verify -CAfile {self._out}/root.pem -untrusted {chain} {leaf}"
+        root, chain, leaf = (self._out / "root.pem", self._out / name / "chain.pem", self._out / name / "cert.pem")
+        command = shlex.join(["openssl", "verify", "-CAfile", f"{root}", "-untrusted", f"{chain}", f"{leaf}"])
         self._console.print(Text("  " + command), soft_wrap=True)
+
+
+def _from_earlier_demo(folder: Path) -> bool:
+    entries = list(folder.iterdir())
+    return not entries or ((folder / _MARK).is_file() and all(_is_ours(entry) for entry in entries))
+
+
+def _is_ours(entry: Path) -> bool:
+    """Say whether an entry of the folder is one that a demonstration makes."""
+    if entry.is_symlink():
+        return False
+    if entry.is_dir():
+        return entry.name in {safe_name(name) for name in (*_SERVER_KEYS, *_LOCAL_KEYS)}
+    return entry.name in {_MARK, "root.pem", "crl.pem"} or (entry.suffix == ".zip" and entry.stem.isdecimal())
 
 
 async def _together(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -1,8 +1,11 @@
 """Output: data to stdout, as tables for people and as JSON in a pipe; talk to stderr."""
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,14 +23,27 @@ def visible(text: object) -> str:
 
 def say(text: str) -> None:
     """Write one line of talk to stderr."""
-    sys.stderr.write(visible(" ".join(text.split("\n"))) + "\n")
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.write(visible(" ".join(text.split("\n"))) + "\n")
+        sys.stderr.flush()
 
 
 def print_text(text: str) -> None:
-    """Write one line of data to stdout."""
+    """Write one line of data to stdout.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if sys.stdout is None:  # Closed by whoever started this program.
+        raise OSError(errno.EBADF, "standard output is closed")
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def give_up_stdout() -> None:
+    """Let what is still buffered go nowhere, or the interpreter would complain of it at its end."""
+    with suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def emit(
@@ -42,9 +58,13 @@ def emit(
         documents: one document, or a list of them.
         columns: for a list, the keys to show on a terminal and their headings.
         rows: the list to show on a terminal, where it is only a part of the document.
+
+    Raises:
+        OSError: it cannot be written.
     """
-    if not sys.stdout.isatty():
-        print_text(json.dumps(documents, indent=2, ensure_ascii=False))
+    if sys.stdout is None or not sys.stdout.isatty():
+        utf8 = sys.stdout is None or sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        print_text(json.dumps(documents, indent=2, ensure_ascii=not utf8))
     elif rows is not None:
         _print_table(rows, columns or {})
     elif isinstance(documents, Mapping):

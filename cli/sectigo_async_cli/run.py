@@ -1,9 +1,7 @@
 """From a coroutine to an exit code: the one bridge between the command line and the event loop."""
 
 import asyncio
-import os
 import signal
-import sys
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -14,7 +12,7 @@ import typer
 from sectigo_async import SectigoClient, SectigoError
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
-from sectigo_async_cli.output import say
+from sectigo_async_cli.output import give_up_stdout, say
 
 
 def run_client(ctx: typer.Context, job: Callable[[SectigoClient], Awaitable[None]]) -> None:
@@ -52,8 +50,12 @@ def run(chosen: Settings, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         code = report(error, debug=chosen.debug)
     except BrokenPipeError:
         # Whoever read the output had enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_stdout()
         code = exit_codes.DONE
+    except OSError as error:
+        give_up_stdout()
+        say(f"error: cannot write the output: {error.strerror or error}")
+        code = exit_codes.FAILED
     except typer.Exit:
         raise
     except Exception as error:  # noqa: BLE001 - the last line of defence against a traceback

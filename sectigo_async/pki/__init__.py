@@ -5,7 +5,14 @@ A certificate is saved before it is judged: what these functions find wrong is t
 
 from sectigo_async.pki.archive import Archive, Member, MemberKind
 from sectigo_async.pki.certificates import ChainCheck, ChainStatus, IssuedCertificate, check_chain
-from sectigo_async.pki.csr import describe_requests, make_csr, read_requests, without_dns_name
+from sectigo_async.pki.csr import (
+    common_names,
+    describe_requests,
+    make_csr,
+    read_requests,
+    requests_pem,
+    without_dns_name,
+)
 from sectigo_async.pki.files import StagedFile, safe_name, write_private
 from sectigo_async.pki.keys import KeyAlgorithm, PrivateKey, describe_key, generate_key, key_pem, load_key
 
@@ -20,6 +27,7 @@ __all__ = [
     "PrivateKey",
     "StagedFile",
     "check_chain",
+    "common_names",
     "describe_key",
     "describe_requests",
     "generate_key",
@@ -27,6 +35,7 @@ __all__ = [
     "load_key",
     "make_csr",
     "read_requests",
+    "requests_pem",
     "safe_name",
     "without_dns_name",
     "write_private",

@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -68,6 +68,11 @@ def read_requests(data: bytes) -> tuple[x509.CertificateSigningRequest, ...]:
     """
     texts = _members(data) if data.startswith(b"PK\x03\x04") else [data]
     found = [block for text in texts for block in pem.blocks(text, *_LABELS)]
+    begun = sum(text.count(f"-----BEGIN {label}-----".encode()) for text in texts for label in _LABELS)
+    if begun > len(found):
+        raise InvalidCSRError(
+            "a request is cut short: it has a BEGIN line and no END line", hint="copy the whole of it"
+        )
     if not found:
         raise InvalidCSRError(
             "there is no certificate signing request in it",
@@ -126,17 +131,27 @@ def common_name(subject: x509.Name) -> str:
     return str(found[0].value) if found else ""
 
 
+def common_names(requests: Iterable[x509.CertificateSigningRequest]) -> tuple[str, ...]:
+    """Return the common name of each request, or words that there is none."""
+    return tuple(common_name(request.subject) or "(no common name)" for request in requests)
+
+
+def requests_pem(requests: Iterable[x509.CertificateSigningRequest]) -> bytes:
+    """Return `requests` as one PEM text, and nothing else."""
+    return b"".join(request.public_bytes(serialization.Encoding.PEM) for request in requests)
+
+
 def without_dns_name(requests: Sequence[x509.CertificateSigningRequest]) -> tuple[str, ...]:
     """Return the common names of the requests that name no DNS name.
 
     The service accepts such a request, and its batch is known to end `BROKEN` (api.md 4.4).
     """
-    return tuple(common_name(request.subject) or "(no common name)" for request in requests if not dns_names(request))
+    return common_names([request for request in requests if not dns_names(request)])
 
 
 def describe_requests(requests: Sequence[x509.CertificateSigningRequest]) -> str:
     """Return what an upload of `requests` orders, in words: the first names and how many."""
-    names = [common_name(request.subject) or "(no common name)" for request in requests]
+    names = common_names(requests)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004
     noun = "certificate" if len(names) == 1 else "certificates"
     return f"the order of {len(names)} {noun} ({', '.join(names[:3])}{more})"

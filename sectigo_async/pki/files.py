@@ -26,22 +26,23 @@ def safe_name(name: str) -> str:
     return f"{plain or 'unnamed'}-{hashlib.sha256(name.lower().encode()).hexdigest()[:12]}"
 
 
-def make_directory(path: Path) -> None:
-    """Make a directory for private files, 0700, where there is none.
+def make_directory(path: Path) -> bool:
+    """Make a directory for private files, 0700, where there is none; say whether it was made.
 
     Raises:
         FileError: it cannot be made.
     """
     try:
-        if not path.is_dir():
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync_directory(path.parent)
+        if path.is_dir():
+            return False
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _sync_directory(path.parent)
     except FileExistsError:
         problem = f"{path} is not a directory"
     except OSError as error:
         problem = f"cannot make the directory {path}: {error.strerror}"
     else:
-        return
+        return True
     raise FileError(problem, hint="name a directory that you may write to")
 
 

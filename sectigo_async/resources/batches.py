@@ -76,7 +76,8 @@ class Batches:
     async def upload(self, *, profile_id: int, requests: bytes, timeout: Timeout = DEFAULT) -> Batch:
         """Order a certificate for each of one or many CSRs. This spends a licence for each.
 
-        An upload carries no name of its own: the public keys in it are what tells the order apart.
+        An upload carries no name of its own: the public keys in it are what tells the order apart. Only the
+        requests themselves are sent, whatever else stands beside them: a private key in the same file stays here.
 
         Args:
             profile_id: the profile to order under.
@@ -94,10 +95,10 @@ class Batches:
         self, profile_id: int, requests: bytes, attempt: Attempt, *, timeout: Timeout = DEFAULT
     ) -> Batch:
         """Upload, with `attempt` told whether the order may have run; for callers who keep a record of it."""
-        from sectigo_async.pki import describe_requests, read_requests
+        from sectigo_async.pki import describe_requests, read_requests, requests_pem
 
         found = await asyncio.to_thread(read_requests, requests)
-        call = calls.upload_batch(profile_id, requests, describe_requests(found))
+        call = calls.upload_batch(profile_id, requests_pem(found), describe_requests(found))
         return await self._transport.send(call, timeout=timeout, attempt=attempt)
 
     async def get(self, batch_id: int, *, timeout: Timeout = DEFAULT) -> Batch:
@@ -210,7 +211,7 @@ class Batches:
 
         call = calls.download(batch_id)
         target = Path(directory) / f"{batch_id}.zip"
-        await asyncio.to_thread(make_directory, target.parent)
+        made = await run_to_end(make_directory, target.parent)
         staged = StagedFile(target)
         try:
             async with self._explaining(batch_id, timeout) as limit:
@@ -219,8 +220,12 @@ class Batches:
                 if not await run_to_end(_is_zip, file, staged.path):
                     raise _not_a_zip(attrs.evolve(reply, body=await run_to_end(_start_of, staged.path)), call.path)
             await run_to_end(staged.commit, overwrite=overwrite)
+            made = False
         finally:
             staged.discard()
+            if made:
+                with suppress(OSError):
+                    target.parent.rmdir()
         return target
 
     async def _look(self, batch_id: int, limit: float) -> Batch:

@@ -123,8 +123,8 @@ class _Folder:
         """Leave the folder to others."""
         self._lock.release()
 
-    def key(self) -> "PrivateKey":
-        """Return the folder's private key, made and durable by now."""
+    def key(self, ordered: int | None) -> "PrivateKey":
+        """Return the folder's private key, made and durable by now; never a new one for an old order."""
         from sectigo_async.pki import generate_key, key_pem, load_key, write_private
         from sectigo_async.pki.files import file_errors
 
@@ -133,6 +133,11 @@ class _Folder:
             if path.exists():
                 path.chmod(0o600)
                 return load_key(path.read_bytes())
+        if ordered is not None:
+            raise FileError(
+                f"{path} is gone, and with it the key that batch {ordered} was ordered for",
+                hint="restore it from a backup; without it the certificate is of no use",
+            )
         key = generate_key()
         write_private(path, key_pem(key))
         return key
@@ -184,12 +189,15 @@ async def issue(
     timeout: float | None,
 ) -> Issued:
     """Order, wait for, download, keep and check one certificate; see `SectigoClient.issue`."""
+    from sectigo_async.pki import generate_key
+
     deadline = _Deadline(clock, timeout)
+    _request(wish, generate_key())  # Names that cannot stand in a request are refused before anything is written.
     if directory is not None and key is None:
         folder = _Folder(Path(directory), wish)
         try:
             ordered = await run_to_end(folder.open)
-            private_key = await run_to_end(folder.key)
+            private_key = await run_to_end(folder.key, ordered)
             return await _issue(
                 batches, wish, private_key, trust=trust, deadline=deadline, folder=folder, ordered=ordered
             )
@@ -234,9 +242,7 @@ async def _issue(
 
 
 async def _order(batches: Batches, wish: Wish, key: "PrivateKey", deadline: _Deadline, folder: _Folder | None) -> int:
-    from sectigo_async.pki import make_csr
-
-    request = make_csr(key, wish.common_name, dns_names=wish.dns_names, subject=wish.subject)
+    request = _request(wish, key)
     attempt = Attempt()
     if folder is not None:
         await run_to_end(folder.intend)
@@ -247,6 +253,12 @@ async def _order(batches: Batches, wish: Wish, key: "PrivateKey", deadline: _Dea
             await run_to_end(folder.withdraw)
         raise
     return batch.batch_id
+
+
+def _request(wish: Wish, key: "PrivateKey") -> bytes:
+    from sectigo_async.pki import make_csr
+
+    return make_csr(key, wish.common_name, dns_names=wish.dns_names, subject=wish.subject)
 
 
 def _choose(

@@ -157,18 +157,16 @@ def create_batch(authority_id: int, name: str, params: Mapping[str, str | Secret
 
 
 def upload_batch(profile_id: int, requests: bytes, subject: str) -> Call[Batch]:
-    """Describe the order of certificates for CSRs: PEM text, or a ZIP of .csr and .pem files."""
+    """Describe the order of certificates for CSRs, given as PEM text."""
     path = "/api/v1/batches/upload"
     order = _encode({"profileId": _id(profile_id), "batchType": "BATCH", "profileParams": {}})
-    is_zip = requests.startswith(b"PK\x03\x04")
-    media_type = "application/zip" if is_zip else "application/octet-stream"
     form = httpx.Request(
         "POST",
         "http://multipart.invalid",
         data={"profileId": str(profile_id)},
         files={
             "csrBatchRequest": ("blob", order, "application/json"),
-            "files": ("requests.zip" if is_zip else "requests.csr", requests, media_type),
+            "files": ("requests.csr", requests, BYTES),
         },
     )
     return Call(

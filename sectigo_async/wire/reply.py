@@ -155,6 +155,7 @@ def error_for(reply: Reply, method: str, path: str) -> ServiceError:
 
 
 _HINTS: dict[type[ServiceError], str] = {
+    BadRequestError: "nothing was changed; mend the request by the service's words",
     NotFoundError: "check the id; it must be one that your account may see",
     RateLimitError: "wait a moment, then try again",
     ServerError: "the service has a problem of its own; try again later",

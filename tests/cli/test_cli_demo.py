@@ -66,7 +66,7 @@ def test_an_earlier_demo_is_replaced_and_nothing_else_ever_is(start: Start, tmp_
     (foreign / "precious").write_text("keep")
     (tmp_path / "link").symlink_to(foreign)
     (tmp_path / "file").write_text("keep")
-    for out in ("mine", "link", "file", "/proc/nowhere"):
+    for out in (".", "mine", "link", "file", "/proc/nowhere"):
         process = start("demo", "--out", out)
         output, errors = process.communicate(timeout=30)
         assert (process.returncode, output) == (1, "")
@@ -79,5 +79,10 @@ def test_an_earlier_demo_is_replaced_and_nothing_else_ever_is(start: Start, tmp_
         process = start("demo", "--out", "new")
         process.communicate(timeout=50)
         assert process.returncode == 0
-        (tmp_path / "new" / "left-over").write_text("")
-    assert len(list((tmp_path / "new").iterdir())) == 12
+        assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    assert len(list((tmp_path / "new").iterdir())) == 11
+    (tmp_path / "new" / "my-notes.txt").write_text("keep")
+    process = start("demo", "--out", "new")
+    process.communicate(timeout=50)
+    assert process.returncode == 1
+    assert (tmp_path / "new" / "my-notes.txt").read_text() == "keep"

@@ -1,11 +1,16 @@
 """Wrong use and bad days: one clear line, the right exit code, no traceback, no half-written file."""
 
+import http.server
+import json
 import os
 import signal
 import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -42,7 +47,7 @@ def one_line(result: "subprocess.CompletedProcess[str]", code: int) -> str:
         (["create", "-a", "85", "-d", "a.example.com", "-p", "secrtpasswrd"], {}, 1, ["countryName", "localityName"]),
         (["create", "-a", "42", "-d", "a.example.com", "-p", "short"], {}, 1, ["pkcs12Password"]),
         (["upload", "-p", "42", "missing.csr"], {}, 1, ["missing.csr"]),
-        (["upload", "-p", "42", "."], {}, 1, ["cannot read"]),
+        (["upload", "-p", "42", "."], {}, 1, ["not a file"]),
         (["upload", "-p", "42", "garbage.csr"], {}, 1, ["certificate signing request"]),
         (["upload", "-p", "42", "binary.csr"], {}, 1, ["certificate signing request"]),
         (["upload", "-p", "42", "cut.csr"], {}, 1, ["request 1 is damaged"]),
@@ -158,8 +163,6 @@ def test_a_reader_that_had_enough_is_no_error(run: Run, server: str, tmp_path: P
     script = "from sectigo_async_cli.output import print_text\nfrom sectigo_async_cli.run import run\n"
     script += "from sectigo_async_cli.context import Settings\n"
     script += "async def job():\n    for _ in range(100000): print_text('x' * 100)\nrun(Settings(), job)\n"
-    import sys
-
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
     )
@@ -209,6 +212,158 @@ def test_help_has_an_example(run: Run, command: str) -> None:
 
     assert result.returncode == 0
     assert ("Example: sectigo-async" if command else "Exit codes:") in result.stdout
+
+
+def orders(server: str) -> int:
+    return int(httpx.get(f"{server}/_sandbox/stats", trust_env=False).json()["orders"])
+
+
+def test_a_private_key_beside_a_request_is_not_sent(
+    run: Run, tmp_path: Path, openssl: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> None:
+    made = openssl(
+        *("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=one"),
+        *("-addext", "subjectAltName=DNS:one.example", "-keyout", "one.key", "-out", "one.csr"),
+    )
+    assert made.returncode == 0, made.stderr
+    both = (tmp_path / "one.key").read_bytes() + (tmp_path / "one.csr").read_bytes()
+    (tmp_path / "both.pem").write_bytes(both)
+    seen = bytearray()
+
+    class Service(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.extend(self.rfile.read(int(self.headers["content-length"])))
+            answer = b'{"accessToken":"a.b.c","batchId":7}'
+            self.send_response(200)
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Service) as service:
+        thread = threading.Thread(target=service.serve_forever)
+        thread.start()
+        result = run("upload", "-p", "42", "both.pem", SECTIGO_ENDPOINT=f"http://127.0.0.1:{service.server_port}")
+        service.shutdown()
+        thread.join()
+
+    assert result.returncode == 0, result.stderr
+    assert b"BEGIN CERTIFICATE REQUEST" in seen
+    assert b"PRIVATE" not in seen
+
+
+@pytest.mark.parametrize("redirect", [">&-", ">/dev/full"])
+def test_an_order_whose_document_cannot_be_written_tells_its_id(server: str, tmp_path: Path, redirect: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    before = orders(server)
+
+    result = shell(f"create -a 42 -d out.example.com -p secrtpasswrd {redirect}", server, tmp_path)
+
+    assert orders(server) == before + 1
+    assert result.returncode == 5
+    assert "ordered batch " in result.stderr
+    assert "unexpected" not in result.stderr
+    read = shell(f"licenses {redirect}", server, tmp_path)
+    assert read.returncode == 1
+    assert read.stderr.startswith("error: cannot write the output")
+    assert "Traceback" not in shell(f"--version {redirect}", server, tmp_path).stderr
+
+
+def shell(line: str, server: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    settings = {"SECTIGO_ENDPOINT": server, "SECTIGO_USERNAME": "demo", "SECTIGO_PASSWORD": "demo-password"}
+    program = Path(sys.executable).with_name("sectigo-async")
+    return subprocess.run(  # noqa: S602 - redirections are the shell's
+        f"{program} {line}",
+        shell=True,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder)} | settings,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_json_is_json_in_any_encoding(run: Run) -> None:
+    ordered = run(
+        *("create", "-a", "42", "-d", "enc.example.com", "-p", "secrtpasswrd", "-b", "Gerät"),
+        PYTHONIOENCODING="ascii",
+    )
+
+    assert json.loads(ordered.stdout)["batchName"] == "Gerät"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["-a", "4711", "-d", "x.example.com"], 3), (["-a", "85", "-d", "x.example.com"], 1)]
+)
+def test_a_refused_order_leaves_no_password_behind(run: Run, tmp_path: Path, arguments: list[str], code: int) -> None:
+    said = one_line(run("create", *arguments), code)
+
+    assert "Nothing was ordered" in said
+    assert "`sectigo-async " in said
+    assert not list(tmp_path.glob("*.password"))
+    assert run("create", "-a", "42", "-d", "x.example.com").returncode == 0
+
+
+def test_a_pipe_or_a_device_is_no_file_to_upload(run: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+
+    assert "not a file" in one_line(run("upload", "-p", "42", "fifo"), 1)
+    assert "not a file" in one_line(run("upload", "-p", "42", "/dev/zero"), 1)
+
+
+def test_a_request_that_is_cut_short_behind_a_good_one_is_noticed(
+    run: Run, server: str, tmp_path: Path, openssl: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> None:
+    made = openssl(
+        *("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+        *("-subj", "/CN=one", "-keyout", "one.key", "-out", "one.csr"),
+    )
+    assert made.returncode == 0, made.stderr
+    whole = (tmp_path / "one.csr").read_text()
+    (tmp_path / "cut.csr").write_text(whole + whole[: len(whole) // 2])
+    before = orders(server)
+
+    assert "cut short" in one_line(run("upload", "-p", "42", "cut.csr"), 1)
+    assert orders(server) == before
+
+
+def test_an_argument_that_is_no_text(server: str, tmp_path: Path) -> None:
+    result = shell("create -a 42 -d $(printf '\\377\\376.com')", server, tmp_path)
+
+    assert result.returncode == 2
+    assert "not text" in result.stderr
+    assert not list(tmp_path.glob("*.password"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a home that not even its owner may write to")
+def test_auth_does_not_claim_to_have_kept_what_it_could_not(run: Run) -> None:
+    result = run("auth", HOME="/proc")
+
+    assert result.stdout == "user authenticated and credentials not cached\n"
+    assert "cannot be stored" in result.stderr
+    assert "cannot use" in one_line(run("auth", "--debug", HOME="/dev/null"), 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--tls-key", "/etc/hostname"], 2, "belong together"),
+        (["--tls-cert", "nope", "--tls-key", "nope"], 1, "no certificate with its key"),
+        (["--username", ""], 2, "name"),
+        (["--issue-delay", "nan"], 2, "seconds"),
+        (["-a", "[::1:0"], 2, "HOST:PORT"),
+        (["--password-file", "nope"], 1, "cannot read"),
+    ],
+)
+def test_options_of_the_simulator_that_do_not_work(run: Run, options: list[str], code: int, words: str) -> None:
+    result = run("serve", *options)
+
+    assert result.returncode == code
+    assert words in " ".join(result.stderr.split())
+    assert "unexpected" not in result.stderr
 
 
 def test_version(run: Run) -> None:

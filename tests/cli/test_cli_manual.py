@@ -142,7 +142,7 @@ def test_create_to_pem(run: Run, tmp_path: Path, openssl: Callable[..., "subproc
     assert list(batch) == BATCH
     assert (batch["profile"], batch["size"], batch["status"]) == ("TRISA Profile", 1, "CREATED")
     assert (batch["batchName"], batch["downloadable"]) == ("example.com certs", True)
-    assert ordered.stderr.count("\n") == 1
+    assert [line.split(":")[0] for line in ordered.stderr.splitlines()] == ["warning", f"ordered batch {identity}"]
     assert "secrtpasswrd" not in ordered.stdout + ordered.stderr
     assert list(document(run("batches", "-i", identity))) == BATCH
     assert text(run("batches", "-i", identity, "--status")) == "READY_FOR_DOWNLOAD\n"

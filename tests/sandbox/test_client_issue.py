@@ -14,6 +14,7 @@ from sectigo_async.errors import (
     BatchFailed,
     FileError,
     InvalidArgumentError,
+    InvalidCSRError,
     NotFoundError,
     OutcomeUnknownError,
     WaitTimeout,
@@ -312,3 +313,23 @@ async def test_the_time_is_that_of_all_of_it(sdk: SectigoClient, clock: FakeCloc
         await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path, timeout=1.0)
 
     assert clock.monotonic() - started <= 1.0
+
+
+async def test_a_key_that_is_gone_is_not_replaced_under_an_old_order(
+    sdk: SectigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+    (tmp_path / NAME / "privkey.pem").unlink()
+
+    with pytest.raises(FileError, match="is gone"):
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert not (tmp_path / NAME / "privkey.pem").exists()
+    assert sandbox.stats()["orders"] == 1
+
+
+async def test_a_name_that_cannot_be_ordered_writes_nothing(sdk: SectigoClient, tmp_path: Path) -> None:
+    with pytest.raises(InvalidCSRError):
+        await sdk.issue(common_name="ü.example.com", profile_id=42, directory=tmp_path)
+
+    assert not list(tmp_path.iterdir())

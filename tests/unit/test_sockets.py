@@ -142,14 +142,17 @@ async def test_nobody_there() -> None:
 
 
 async def test_an_order_that_ran_out_of_time_after_it_was_sent_is_unknown() -> None:
+    released = asyncio.Event()
+
     async def hang(_: bytes, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(5)
+        await released.wait()
         writer.close()
 
     async with serving(hang) as (_, client):
         await client.sign_in()
         with pytest.raises(OutcomeUnknownError):
             await client.batches.create(authority_id=1, name="n", params={}, timeout=0.1)
+        released.set()
 
 
 DOWNLOAD = """

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sectigo_async import SectigoClient
+from sectigo_async.pki.files import file_errors
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.output import emit, print_text
 from sectigo_async_cli.run import run, run_client
@@ -40,7 +41,9 @@ async def _show_cache(chosen: Settings) -> None:
 
 
 async def _show_state(chosen: Settings) -> None:
-    stored = await chosen.token_store().load()
+    store = chosen.token_store()
+    with file_errors(store.path):
+        stored = await store.load()
     now = datetime.now(UTC)
     if stored is None:
         print_text("credentials are expired or invalid")
@@ -54,11 +57,15 @@ async def _show_state(chosen: Settings) -> None:
 
 
 async def _sign_in(chosen: Settings, client: SectigoClient) -> None:
-    if chosen.credentials().password is not None:
-        # A stored token would hide that the password at hand is wrong.
-        await chosen.token_store().erase()
+    store = chosen.token_store()
+    with file_errors(store.path):
+        if chosen.credentials().password is not None:
+            # A stored token would hide that the password at hand is wrong.
+            await store.erase()
     await client.organizations.current()
-    print_text("user authenticated and credentials cached")
+    with file_errors(store.path):
+        kept = await store.load()
+    print_text(f"user authenticated and credentials {'cached' if kept else 'not cached'}")
 
 
 def authorities(

@@ -2,18 +2,25 @@
 
 import asyncio
 import secrets
+import shlex
+import stat
 import string
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sectigo_async import Secret, SectigoClient
-from sectigo_async.errors import FileError
-from sectigo_async.pki import read_requests, safe_name, without_dns_name, write_private
+from sectigo_async import Batch, Secret, SectigoClient, SectigoError
+from sectigo_async.errors import BadRequestError, FileError, NotFoundError, OutcomeUnknownError
+from sectigo_async.pki import common_names, read_requests, safe_name, without_dns_name, write_private
+from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import default_profile
-from sectigo_async_cli.output import emit, print_text, say
+from sectigo_async_cli.output import emit, give_up_stdout, print_text, say
 from sectigo_async_cli.run import run_client
+
+_LARGEST_UPLOAD = 32 * 1024 * 1024
 
 _BatchId = Annotated[int, typer.Option("--id", "-i", min=0, help="Id of the batch.")]
 
@@ -45,6 +52,8 @@ def create(
     Example: sectigo-async create -a 42 -d gw7.example.com -b "gateway 7"
     """
     authority_id = default_profile(ctx, authority, "--authority")
+    if not domain.strip():
+        raise typer.BadParameter("must not be empty", param_hint="--domain")
     if password is not None:
         say("warning: a password on the command line can be seen by others on this machine; leave -p out")
     subject = {
@@ -56,27 +65,62 @@ def create(
 
     async def job(client: SectigoClient) -> None:
         await client.sign_in()
-        chosen = Secret(password) if password else await asyncio.to_thread(_make_password, domain, password_out)
+        kept = None if password else password_out or Path(f"{safe_name(domain)}.p12.password")
+        chosen = Secret(password or "") if kept is None else await asyncio.to_thread(_make_password, kept)
         params: dict[str, str | Secret] = {"commonName": domain, "dNSName": domain, "pkcs12Password": chosen}
         params |= {name: value for name, value in subject.items() if value}
-        batch = await client.batches.create(authority_id=authority_id, name=batch_name, params=params)
-        emit(batch.document())
+        with _ways_out(domain, authority_id, unused=kept):
+            batch = await client.batches.create(authority_id=authority_id, name=batch_name, params=params)
+        if kept is not None:
+            say(f"the PKCS#12 password is kept in {kept}")
+        _show_order(batch)
 
     run_client(ctx, job)
 
 
-def _make_password(domain: str, wanted: Path | None) -> Secret:
+def _make_password(path: Path) -> Secret:
     """Make a PKCS#12 password and keep it durably: without it the key that is ordered is lost."""
-    path = wanted or Path(f"{safe_name(domain)}.p12.password")
     if path.exists():
         raise FileError(
             f"{path} is there already",
-            hint="it holds the password of an earlier order: name another with --password-out",
+            hint="it may hold the password of an earlier order: name another with --password-out",
         )
     text = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(24))
     write_private(path, text.encode() + b"\n")
-    say(f"the PKCS#12 password is kept in {path}")
     return Secret(text)
+
+
+@contextmanager
+def _ways_out(name: str, profile_id: int, *, unused: Path | None = None) -> Iterator[None]:
+    """Name the commands that help where an order fails; remove a password that nothing was ordered with."""
+    try:
+        yield
+    except OutcomeUnknownError as error:
+        look = f"sectigo-async find -n {shlex.quote(name)}"
+        error.hint = f"do not order again; first see by `{look}` or in the portal whether it ran"
+        raise
+    except SectigoError as error:
+        if unused is not None:
+            unused.unlink(missing_ok=True)
+        if isinstance(error, BadRequestError):
+            error.hint = f"nothing was ordered; `sectigo-async profiles -i {profile_id} --params` shows what it takes"
+        elif isinstance(error, NotFoundError):
+            error.hint = "nothing was ordered; `sectigo-async authorities` shows authorities and profiles"
+        raise
+
+
+def _show_order(batch: Batch) -> None:
+    """Show an order that was placed: whatever becomes of the output, its id is told."""
+    noun = "certificate" if batch.size == 1 else "certificates"
+    say(f"ordered batch {batch.batch_id}: {batch.size} {noun}")
+    try:
+        emit(batch.document())
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        give_up_stdout()
+        say(f"error: the order was placed, but the output cannot be written: {error.strerror or error}")
+        raise typer.Exit(exit_codes.PARTLY_DONE) from None
 
 
 def upload(
@@ -93,17 +137,26 @@ def upload(
 
     async def job(client: SectigoClient) -> None:
         data = await asyncio.to_thread(_read, file)
-        nameless = without_dns_name(await asyncio.to_thread(read_requests, data))
+        requests = await asyncio.to_thread(read_requests, data)
+        nameless = without_dns_name(requests)
         if nameless:
             say(f"warning: no DNS name in the CSR of {', '.join(nameless)}: such batches are known to break")
-        emit((await client.batches.upload(profile_id=profile_id, requests=data)).document())
+        with _ways_out(common_names(requests)[0], profile_id):
+            batch = await client.batches.upload(profile_id=profile_id, requests=data)
+        _show_order(batch)
 
     run_client(ctx, job)
 
 
 def _read(file: Path) -> bytes:
+    problem = ""
     try:
-        return file.read_bytes()
+        if not stat.S_ISREG(file.stat().st_mode):
+            problem = f"{file} is not a file"
+        elif file.stat().st_size > _LARGEST_UPLOAD:
+            problem = f"{file} is larger than {_LARGEST_UPLOAD // 1024**2} MiB"
+        else:
+            return file.read_bytes()
     except OSError as error:
         problem = f"cannot read {file}: {error.strerror}"
     raise FileError(problem, hint="name a file with certificate signing requests")

@@ -6,6 +6,7 @@ import typer
 
 from sectigo_async import RevocationReason, SectigoClient
 from sectigo_async.errors import InvalidArgumentError
+from sectigo_async.models import normalise_serial_number
 from sectigo_async_cli.context import default_profile
 from sectigo_async_cli.output import emit, say
 from sectigo_async_cli.run import run_client
@@ -70,7 +71,7 @@ def revoke(
 
     async def job(client: SectigoClient) -> None:
         await client.certificates.revoke(profile_id=profile_id, serial_number=serial_number, reason=why)
-        say(f"revoked {serial_number} ({why.text})")
+        say(f"revoked {normalise_serial_number(serial_number)} ({why.text})")
 
     run_client(ctx, job)
 

@@ -1,5 +1,9 @@
 """The simulator: serve and demo."""
 
+import math
+import re
+import ssl
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from sectigo_async.sandbox import SandboxServer
 
 _DEFAULT_ADDRESS = "127.0.0.1:8831"
+_ADDRESS = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:\s]*)):(?P<port>[0-9]{1,5})")
 
 
 def serve(
@@ -50,31 +55,50 @@ def serve(
             param_hint="--addr",
         )
 
+    if bool(tls_cert) is not bool(tls_key):
+        raise typer.BadParameter("--tls-cert and --tls-key belong together", param_hint="--tls-cert")
+    if not username or not math.isfinite(issue_delay):
+        raise typer.BadParameter("a name and a number of seconds are needed", param_hint="--username, --issue-delay")
     _need_sandbox()
 
     async def job() -> None:
         from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
 
         password = _password(password_file)
+        _check_tls(tls_cert, tls_key)
         config = SandboxConfig(username=username, password=password, balance=balance, issue_delay=issue_delay)
         server = SandboxServer(Sandbox(config), host, port, ssl_certfile=tls_cert, ssl_keyfile=tls_key)
-        await _serve(server, f"{username}, password {'from your file' if password_file else password}")
+        async with AsyncExitStack() as stack:
+            await _listen(stack, server)
+            print_text(server.url)
+            say("This is a simulator, not a certificate authority: trust nothing that it issues.")
+            secret = "from your file" if password_file else password
+            say(f"Sign in as {username}, password {secret}. SECTIGO_ENDPOINT={server.url}. Stop it with Ctrl-C.")
+            await server.serve_forever()
 
     run(settings(ctx), job)
 
 
-async def _serve(server: "SandboxServer", account: str) -> None:
+async def _listen(stack: AsyncExitStack, server: "SandboxServer") -> None:
     try:
-        async with server:
-            print_text(server.url)
-            say("This is a simulator, not a certificate authority: trust nothing that it issues.")
-            say(f"Sign in as {account}. SECTIGO_ENDPOINT={server.url}. Stop it with Ctrl-C.")
-            await server.serve_forever()
+        await stack.enter_async_context(server)
     except OSError as error:
         problem = error.strerror or str(error)
     else:
         return
     raise ConfigurationError(problem, hint="choose another address with --addr; port 0 picks a free one")
+
+
+def _check_tls(certificate: Path | None, key: Path | None) -> None:
+    if certificate is None or key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        problem = f"{certificate} and {key} are no certificate with its key: {error}"
+    else:
+        return
+    raise FileError(problem, hint="give PEM files, the key without a password")
 
 
 def demo(
@@ -105,11 +129,10 @@ def _need_sandbox() -> None:
 
 
 def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the highest port there is
+    found = _ADDRESS.fullmatch(text)
+    if found is None or int(found["port"]) > 65535:  # noqa: PLR2004 - the highest port there is
         raise typer.BadParameter(f"{text!r} is not HOST:PORT", param_hint="--addr")
-    return host or "127.0.0.1", int(port)
+    return found["ipv6"] or found["host"] or "127.0.0.1", int(found["port"])
 
 
 def _password(file: Path | None) -> str:
