@@ -7,8 +7,8 @@ async with SectigoClient(username="ops", password=..., endpoint=...) as client:
     archive = await client.batches.download(batch.batch_id)
 ```
 
-Errors are in `sectigo_async.errors`, keys and certificates in `sectigo_async.pki`, a simulator of the service in
-`sectigo_async.sandbox`, helpers for your own tests in `sectigo_async.testing`.
+Errors are drawn as a tree in `sectigo_async.errors`. Keys and certificates are in `sectigo_async.pki`, a simulator of
+the service in `sectigo_async.sandbox`, helpers for your own tests in `sectigo_async.testing`.
 """
 
 from typing import TYPE_CHECKING
@@ -18,7 +18,36 @@ from sectigo_async.client import SectigoClient
 from sectigo_async.clock import Clock, SystemClock
 from sectigo_async.config import DEFAULT, Config, Environment, Timeout
 from sectigo_async.credentials import FileTokenStore, MemoryTokenStore, StoredToken, TokenStore
-from sectigo_async.errors import SectigoError
+from sectigo_async.errors import (
+    ArchiveError,
+    AuthenticationError,
+    BadRequestError,
+    BatchError,
+    BatchFailed,
+    BatchNotReady,
+    CallTimeoutError,
+    ClientCertificateRequiredError,
+    ConfigurationError,
+    ConnectFailedError,
+    FileError,
+    InvalidArgumentError,
+    InvalidCSRError,
+    InvalidCredentialsError,
+    NoReplyError,
+    NotAuthorizedError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PermissionDeniedError,
+    PkiError,
+    RateLimitError,
+    SectigoError,
+    ServerError,
+    ServiceError,
+    SignInRequiredError,
+    UnexpectedReplyError,
+    WaitTimeout,
+    WrongPasswordError,
+)
 from sectigo_async.models import (
     Authority,
     Batch,
@@ -42,36 +71,63 @@ if TYPE_CHECKING:
     from sectigo_async.pki import Archive, IssuedCertificate
 
 __all__ = [
-    "DEFAULT",
     "Archive",
+    "ArchiveError",
+    "AuthenticationError",
     "Authority",
+    "BadRequestError",
     "Batch",
+    "BatchError",
+    "BatchFailed",
+    "BatchNotReady",
     "BatchStatus",
+    "CallTimeoutError",
+    "ClientCertificateRequiredError",
     "Clock",
     "Config",
+    "ConfigurationError",
+    "ConnectFailedError",
+    "DEFAULT",
     "Environment",
+    "FileError",
     "FileTokenStore",
     "FoundCertificate",
     "FoundCertificates",
+    "InvalidArgumentError",
+    "InvalidCSRError",
+    "InvalidCredentialsError",
     "Issued",
     "IssuedCertificate",
     "Licenses",
     "MemoryTokenStore",
+    "NoReplyError",
+    "NotAuthorizedError",
+    "NotFoundError",
     "Organization",
+    "OutcomeUnknownError",
     "Parameter",
+    "PermissionDeniedError",
+    "PkiError",
     "ProcessingInfo",
     "Profile",
     "ProfileDetail",
+    "RateLimitError",
     "Reply",
     "ReportedStatus",
     "RevocationReason",
     "Secret",
     "SectigoClient",
     "SectigoError",
+    "ServerError",
+    "ServiceError",
+    "SignInRequiredError",
     "StoredToken",
     "SystemClock",
     "Timeout",
     "TokenStore",
+    "UnexpectedReplyError",
+    "WaitTimeout",
+    "WrongPasswordError",
     "__version__",
 ]
 

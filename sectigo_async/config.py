@@ -8,7 +8,14 @@ import attrs
 
 from sectigo_async.errors import ConfigurationError
 
-__all__ = ["DEFAULT", "PRODUCTION_ENDPOINT", "Config", "Default", "Environment", "Timeout"]
+__all__ = [
+    "Config",
+    "DEFAULT",
+    "Default",
+    "Environment",
+    "PRODUCTION_ENDPOINT",
+    "Timeout",
+]
 
 PRODUCTION_ENDPOINT = "https://iot.sectigo.com"
 _PRODUCTION_HOST = "iot.sectigo.com"

@@ -28,4 +28,9 @@ from sectigo_async.sandbox.config import SandboxConfig
 from sectigo_async.sandbox.server import SandboxServer
 from sectigo_async.sandbox.state import Sandbox
 
-__all__ = ["Sandbox", "SandboxConfig", "SandboxServer", "create_app"]
+__all__ = [
+    "Sandbox",
+    "SandboxConfig",
+    "SandboxServer",
+    "create_app",
+]

@@ -2,4 +2,6 @@
 
 from sectigo_async.testing.clock import FakeClock
 
-__all__ = ["FakeClock"]
+__all__ = [
+    "FakeClock",
+]
