@@ -86,6 +86,7 @@ def _parse(block: bytes, number: int) -> x509.CertificateSigningRequest:
     try:
         request = x509.load_pem_x509_csr(block)
         signed = request.is_signature_valid
+        _ = (common_name(request.subject), dns_names(request))  # Read lazily; here is where it may fail.
     except Exception as error:  # noqa: BLE001 - cryptography raises whatever its backend meets in hostile input
         problem = f"request {number} is damaged: {error}"
     else:

@@ -43,6 +43,7 @@ _UNREADABLE: Final = (
     TypeError,
     UserWarning,
     UnsupportedAlgorithm,
+    KeyError,  # An unknown string type in a name, in older versions of cryptography.
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,

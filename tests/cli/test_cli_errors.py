@@ -353,7 +353,7 @@ def test_auth_does_not_claim_to_have_kept_what_it_could_not(run: Run) -> None:
         (["--tls-key", "/etc/hostname"], 2, "belong together"),
         (["--tls-cert", "nope", "--tls-key", "nope"], 1, "no certificate with its key"),
         (["--username", ""], 2, "name"),
-        (["--issue-delay", "nan"], 2, "seconds"),
+        (["--issue-delay", "nan"], 2, "--issue-delay"),
         (["-a", "[::1:0"], 2, "HOST:PORT"),
         (["--password-file", "nope"], 1, "cannot read"),
     ],
