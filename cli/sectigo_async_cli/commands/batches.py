@@ -21,6 +21,7 @@ from sectigo_async_cli.output import emit, give_up_stdout, print_text, say
 from sectigo_async_cli.run import run_client
 
 _LARGEST_UPLOAD = 32 * 1024 * 1024
+_DOWNLOAD_LIMIT = 3600.0  # An archive may be large and a line slow; a line that is dead is noticed earlier.
 
 _BatchId = Annotated[int, typer.Option("--id", "-i", min=0, help="Id of the batch.")]
 
@@ -202,7 +203,7 @@ def download(
     """
 
     async def job(client: SectigoClient) -> None:
-        path = await client.batches.download_to(batch_id, outdir, overwrite=force)
+        path = await client.batches.download_to(batch_id, outdir, overwrite=force, timeout=_DOWNLOAD_LIMIT)
         print_text(f"downloaded batch {batch_id} to {path}")
         print_text(
             "after unzipping, unencrypt with your password using "
