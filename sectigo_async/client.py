@@ -5,6 +5,7 @@ import os
 import re
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -161,9 +162,10 @@ class SectigoClient:
 
     async def aclose(self) -> None:
         """Take no more calls, and close the connections that this client opened."""
-        await self._transport.aclose()
-        for owned in self._owned:
-            await owned.aclose()
+        async with AsyncExitStack() as stack:
+            for owned in self._owned:
+                stack.push_async_callback(owned.aclose)
+            await self._transport.aclose()
 
     async def sign_in(self) -> None:
         """Make sure that there is a token, which every call does by itself.

@@ -46,6 +46,7 @@ class Environment(enum.Enum):
 
 def _split(endpoint: str) -> SplitResult:
     try:
+        endpoint.encode()
         url = urlsplit(endpoint.strip())
         _ = url.port
     except ValueError:
@@ -153,7 +154,9 @@ class Config:
     archive_limit: int = 64 * 1024 * 1024
 
     def __attrs_post_init__(self) -> None:
-        _guard(_split(self.endpoint), self.environment)
+        url = _split(self.endpoint)
+        _guard(url, self.environment)
+        object.__setattr__(self, "endpoint", _normalise(url))
 
     @classmethod
     def create(cls, endpoint: str | None = None, environment: Environment | str | None = None) -> "Config":
@@ -169,4 +172,4 @@ class Config:
         """
         url = _split(endpoint or PRODUCTION_ENDPOINT)
         chosen = _environment_for((url.hostname or "").lower(), environment or None)
-        return cls(endpoint=_normalise(url), environment=chosen)
+        return cls(endpoint=endpoint or PRODUCTION_ENDPOINT, environment=chosen)

@@ -75,8 +75,8 @@ def open_connections(
     Raises:
         ConfigurationError: the proxy is none.
     """
-    secure = config.endpoint.startswith("https:")
-    context = (ssl_context or shared_ssl_context()) if secure else False
+    plain = urlsplit(config.endpoint).scheme == "http"
+    context = False if plain else ssl_context or shared_ssl_context()
     via = _proxy(proxy or environment_proxy(config.endpoint))
 
     def connect() -> httpx.AsyncBaseTransport:
@@ -91,7 +91,7 @@ class LeasedTransport(httpx.AsyncBaseTransport):
     """Lends out connections, each for one request at a time; the one used last is lent first.
 
     Args:
-        size: how many there are at most (1 or more).
+        size: how many are in use at once at most (1 or more).
         connect: makes a transport that holds one connection.
     """
 

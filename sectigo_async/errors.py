@@ -77,8 +77,8 @@ __all__ = [
 
 def _restore(kind: type["SectigoError"], args: tuple[object, ...], state: dict[str, object]) -> "SectigoError":
     error = kind.__new__(kind, *args)
-    error.args = args
-    error.__dict__.update(state)
+    # A copy has notes of its own.
+    error.__dict__.update(state | {name: list(value) for name, value in state.items() if isinstance(value, list)})
     return error
 
 

@@ -55,7 +55,7 @@ class Attempt:
 
     @property
     def may_have_run(self) -> bool:
-        """Whether the service may have acted on a request that is still without an answer."""
+        """Whether the service may have acted on the request, or has."""
         # Without a trace nobody can tell that it was not sent.
         return self._under_way and self.was_sent(otherwise=True)
 
@@ -64,7 +64,7 @@ class Attempt:
         self._under_way, self._queued, self._seen, self._sent = True, False, False, False
 
     def end(self) -> None:
-        """Note that it was answered, or failed in a known way."""
+        """Note that the service provably did not act on it."""
         self._under_way = False
 
     def was_sent(self, *, otherwise: bool) -> bool:
@@ -131,10 +131,11 @@ class Exchanger:
         except httpx.DecodingError:
             result = Failure("the reply cannot be decoded", sent=True)
         except asyncio.CancelledError as cancelled:
-            if call.subject and attempt.may_have_run:
+            if not call.repeatable and attempt.may_have_run:
                 cancelled.add_note(f"{call.subject} was sent, but its outcome is unknown: look before repeating it")
             raise
-        attempt.end()
+        if isinstance(result, Failure) and not result.sent:
+            attempt.end()
         outcome = result.status if isinstance(result, Reply) else result.problem
         _log.debug("%s %s: %s, %.0f ms", call.method, call.path, outcome, (time.perf_counter() - started) * 1e3)
         return result

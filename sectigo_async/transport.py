@@ -16,6 +16,7 @@ from sectigo_async.errors import (
     CallTimeoutError,
     ConfigurationError,
     ConnectFailedError,
+    FileError,
     NoReplyError,
     OutcomeUnknownError,
     SectigoError,
@@ -31,7 +32,7 @@ from sectigo_async.wire.retry import retry_delay
 T = TypeVar("T")
 
 _UNAUTHORIZED = 401
-_DID_NOT_RUN = frozenset({400, 403, 404, 405, 406, 409, 411, 413, 414, 415, 422, 429, 431})
+_DID_NOT_RUN = frozenset({400, _UNAUTHORIZED, 403, 404, 405, 406, 409, 411, 413, 414, 415, 422, 429, 431})
 """Answers by which a service refuses a request before acting on it."""
 
 
@@ -127,6 +128,8 @@ class Transport:
         token = await self._tokens.token()
         while True:
             result = await self._exchanger.exchange(call, token, attempt, into)
+            if isinstance(result, Reply) and result.status in _DID_NOT_RUN:
+                attempt.end()
             if isinstance(result, Reply) and result.status == _UNAUTHORIZED:
                 # Authentication comes before execution, so even an order may be sent again (api.md 3).
                 if replaced:
@@ -176,8 +179,14 @@ def auth_sender(exchanger: Exchanger, config: Config) -> Send:
 
 
 def _rewind(file: BinaryIO) -> None:
-    file.seek(0)
-    file.truncate()
+    try:
+        file.seek(0)
+        file.truncate()
+    except OSError as error:
+        problem = f"cannot write {file.name}: {error.strerror or error}"
+    else:
+        return
+    raise FileError(problem, hint="see that there is room, and that you may write there")
 
 
 def _read(call: Call[T], reply: Reply) -> T:

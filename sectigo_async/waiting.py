@@ -12,6 +12,9 @@ _SHORTEST = 2.0
 _LONGEST = 60.0
 _PART_OF_AGE = 0.25
 _JITTER = 0.1
+_FIRST_LOOK = 5.0
+_LAST_LOOK = 5.0
+_PART_FOR_LAST_LOOK = 0.1
 
 Look = Callable[[float | None], Awaitable[Batch]]
 """Fetches the batch anew, in at most so many seconds."""
@@ -68,7 +71,7 @@ async def watch(look: Look, clock: Clock, *, timeout: float | None) -> AsyncIter
     Args:
         look: fetches the batch.
         clock: time.
-        timeout: seconds until giving up; `None` for never.
+        timeout: seconds until giving up; `None` for never. One look is always made, in at least 5 seconds.
 
     Raises:
         BatchFailed: it will never be ready.
@@ -80,6 +83,8 @@ async def watch(look: Look, clock: Clock, *, timeout: float | None) -> AsyncIter
     trouble: SectigoError | None = None
     while True:
         left = None if timeout is None else timeout - (clock.monotonic() - started)
+        if left is not None and seen is None and trouble is None:
+            left = max(left, _FIRST_LOOK)
         try:
             batch = await look(left)
         except SectigoError as error:
@@ -96,13 +101,19 @@ async def watch(look: Look, clock: Clock, *, timeout: float | None) -> AsyncIter
             if judged is Verdict.READY:
                 return
             seen = batch
-        age = clock.monotonic() - started
-        pause = next_look(age)
-        if timeout is not None and age + pause > timeout:
-            pause = timeout - age
-        if pause <= 0:
+        pause = _pause(clock.monotonic() - started, timeout)
+        if pause is None:
             raise _too_late(seen, timeout, trouble)
         await clock.sleep(pause)
+
+
+def _pause(age: float, timeout: float | None) -> float | None:
+    """Return the seconds until the next look, or `None` where no time is left for one."""
+    if timeout is None:
+        return next_look(age)
+    # The last look needs some time of its own.
+    last = timeout - min(_LAST_LOOK, timeout * _PART_FOR_LAST_LOOK)
+    return None if age >= last else min(next_look(age), last - age)
 
 
 def failed(batch: Batch) -> BatchFailed:

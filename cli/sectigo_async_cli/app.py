@@ -92,6 +92,8 @@ def run_app() -> None:
             sys.exit(exit_codes.USAGE)
     try:
         app()
+    except BrokenPipeError:
+        give_up_stdout()
     except OSError as error:
         give_up_stdout()
         say(f"error: cannot write the output: {error.strerror or error}")

@@ -10,6 +10,8 @@ from sectigo_async import Config, FileTokenStore, Secret, SectigoClient
 from sectigo_async.credentials import Credentials, resolve_credentials
 from sectigo_async.errors import SignInRequiredError
 
+_LONGEST_ID = 18
+
 
 @attrs.frozen(kw_only=True)
 class Settings:
@@ -82,7 +84,7 @@ def default_profile(ctx: typer.Context, given: int | None, option: str) -> int:
         raise typer.BadParameter(
             f"missing: name one with {option}, or for all commands with -P or SECTIGO_PROFILE", param_hint=option
         )
-    if not named.isdecimal():
+    if not named.isdecimal() or len(named) > _LONGEST_ID:
         raise typer.BadParameter(
             f"{named!r} is not an id; `sectigo-async authorities` shows the ids", param_hint="--profile"
         )

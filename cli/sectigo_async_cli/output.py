@@ -23,7 +23,8 @@ def visible(text: object) -> str:
 
 def say(text: str) -> None:
     """Write one line of talk to stderr."""
-    if sys.stderr is not None:
+    # Talk that nobody can hear must not keep data from being written.
+    with suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(visible(" ".join(text.split("\n"))) + "\n")
         sys.stderr.flush()
 

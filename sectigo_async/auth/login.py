@@ -74,7 +74,7 @@ def _message_only(reply: Reply) -> bytes:
     with suppress(ValueError):
         document = reply.json()
         if isinstance(document, dict) and isinstance(document.get("message"), str):
-            return json.dumps({"message": document["message"]}).encode()
+            return json.dumps({"message": document["message"]}, ensure_ascii=False).encode("utf-8", "replace")
     return b"<html>" if reply.is_web_page else b""
 
 

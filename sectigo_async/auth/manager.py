@@ -73,7 +73,7 @@ class TokenManager:
         now = self._clock.monotonic()
         if self._tokens is None or now >= self._good_until:
             await self._renew()
-        elif now >= self._fresh_until:
+        elif now >= self._fresh_until and self._tokens.refresh is not None:
             # Still good: nobody waits for the next one.
             self._start_renewal()
         assert self._tokens is not None
@@ -97,7 +97,7 @@ class TokenManager:
             await asyncio.wait([self._renewal])
 
     def _start_renewal(self) -> "asyncio.Task[SectigoError | None]":
-        if self._renewal is None:
+        if self._renewal is None or self._renewal.done():
             self._renewal = asyncio.get_running_loop().create_task(self._obtain())
             self._renewal.add_done_callback(self._renewal_done)
         return self._renewal
@@ -113,8 +113,11 @@ class TokenManager:
         if error is not None:
             raise copy.copy(error)
 
-    def _renewal_done(self, _: "asyncio.Task[SectigoError | None]") -> None:
-        self._renewal = None
+    def _renewal_done(self, renewal: "asyncio.Task[SectigoError | None]") -> None:
+        if self._renewal is renewal:
+            self._renewal = None
+        if not renewal.cancelled():
+            renewal.exception()  # Marks it as seen where nobody waited.
 
     async def _obtain(self) -> SectigoError | None:
         """Get a new token, or return what prevents it where the old one is no longer good."""
@@ -122,6 +125,7 @@ class TokenManager:
             self._store_read = True
             if await self._adopt_stored():
                 return None
+        self._fresh_until += _PAUSE_AFTER_FAILURE  # Whatever comes of this, the next try is not at once.
         try:
             tokens = await self._refreshed() or await self._signed_in()
         except SectigoError as error:

@@ -28,15 +28,19 @@ def read_claims(token: Secret) -> Claims:
     try:
         _, payload, _ = token.reveal().split(".")
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        issued, expires = claims.get("iat"), claims.get("exp")
-    except (ValueError, AttributeError, RecursionError):
+        issued, expires = _seconds(claims.get("iat")), _seconds(claims.get("exp"))
+    except (ValueError, AttributeError, RecursionError, OverflowError):
         return Claims()
-    known = [value for value in (issued, expires) if isinstance(value, int | float)]
+    lifetime = expires - issued if issued is not None and expires is not None else 0.0
     return Claims(
-        lifetime=known[1] - known[0] if len(known) == 2 and known[1] > known[0] else None,  # noqa: PLR2004
-        expires_at=float(expires) if isinstance(expires, int | float) else None,
+        lifetime=lifetime if lifetime > 0 else None,
+        expires_at=expires,
         first_login=claims.get("first-login") is True,
     )
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 @attrs.frozen(kw_only=True)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 from sectigo_async.errors import ArchiveError, FileError, WrongPasswordError
 from sectigo_async.pki import pem
 from sectigo_async.pki.certificates import IssuedCertificate, Issuers, check_chain, is_ca
+from sectigo_async.pki.csr import common_name, dns_names
 from sectigo_async.pki.keys import PrivateKey, public_bytes
 from sectigo_async.secrets import Secret
 
@@ -26,6 +27,7 @@ _TOTAL_SIZE = 256 * 1024 * 1024
 _FILE_SIZE = 256 * 1024 * 1024
 _DIRECTORY_SIZE = _MEMBERS * 400
 _END = b"PK\x05\x06"
+_ZIP64_LOCATOR = b"PK\x06\x07"
 _PKCS7 = ("PKCS7", "CMS")
 
 _log = logging.getLogger("sectigo_async.pki")
@@ -95,7 +97,10 @@ class Archive:
         left = _TOTAL_SIZE
         try:
             with zipfile.ZipFile(io.BytesIO(self.raw)) as archive:
-                for info in archive.infolist():
+                infos = archive.infolist()
+                if len(infos) > _MEMBERS:
+                    raise zipfile.BadZipFile(f"{len(infos):,} members")  # noqa: TRY301 - reported like other damage
+                for info in infos:
                     if info.is_dir():
                         continue
                     content = _read_member(archive, info, left)
@@ -141,21 +146,24 @@ class Archive:
         by_public_key = {public_bytes(c.key.public_key()): c.key for c in contents if c.key is not None}
         by_public_key |= {public_bytes(key.public_key()): key for key in keys}
         anchors = None if trust is None else list(trust)
+        only_issuers = all(is_ca(certificate) for certificate in certificates)
         issued: dict[x509.Certificate, IssuedCertificate] = {}
         for content in contents:
             for certificate in content.certificates:
                 key = by_public_key.get(public_bytes(certificate.public_key()))
-                # A certificate that may issue others is what was ordered only where somebody holds its key.
-                if certificate in issued or (is_ca(certificate) and key is None):
+                # A certificate that may issue others is what was ordered only where somebody holds its key,
+                # or where there is nothing else.
+                if certificate in issued or (is_ca(certificate) and key is None and not only_issuers):
                     continue
+                chain = issuers.chain(certificate)
                 issued[certificate] = IssuedCertificate(
                     certificate=certificate,
-                    chain=issuers.chain(certificate),
+                    chain=chain,
                     key=key,
                     member=content.member,
                     key_match=key is not None if by_public_key else None,
                     name_match=_names_match(certificate, names),
-                    chain_check=check_chain(certificate, issuers.all(), anchors, at=at),
+                    chain_check=check_chain(certificate, dict.fromkeys((*chain, *issuers.all())), anchors, at=at),
                 )
         if issued:
             for problem in problems:
@@ -179,7 +187,11 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int) -> 
 def _refuse_large_directory(data: bytes) -> None:
     """Refuse a ZIP by the size its end record gives for its directory, before anything parses that."""
     end = data.rfind(_END, max(0, len(data) - (1 << 16) - 22))
-    if end >= 0 and int.from_bytes(data[end + 12 : end + 16], "little") > _DIRECTORY_SIZE:
+    if end < 0:
+        return
+    # An archive of certificates never needs the records of ZIP64, which would make these sizes a lie.
+    has_zip64 = data[max(0, end - 20) : max(0, end - 16)] == _ZIP64_LOCATOR
+    if has_zip64 or int.from_bytes(data[end + 12 : end + 16], "little") > _DIRECTORY_SIZE:
         raise _hostile("it has more members than certificates can be ordered at once")
 
 
@@ -238,9 +250,7 @@ def _read(member: Member, password: str | Secret | None) -> _Content:
     }
     try:
         certificates = readers[member.kind](member.content)
-        for certificate in certificates:
-            public_bytes(certificate.public_key())  # Read lazily; here is where it may fail.
-        return _Content(member.name, tuple(certificates))
+        return _Content(member.name, _usable(certificates))
     except Exception as error:  # noqa: BLE001 - cryptography raises whatever its backend meets in hostile input
         problem = f"{member.name!r} is damaged: {error}"
     raise ArchiveError(problem, hint="download it again")
@@ -272,9 +282,23 @@ def _read_pkcs12(member: Member, password: str | Secret | None) -> _Content:
         raise WrongPasswordError(
             f"{member.name!r} {problem}", hint="give the password that was chosen when the batch was ordered"
         )
-    found = [opened.cert, *opened.additional_certs]
+    found = [item.certificate for item in (opened.cert, *opened.additional_certs) if item is not None]
     key = opened.key if isinstance(opened.key, PrivateKey) else None
-    return _Content(member.name, tuple(item.certificate for item in found if item is not None), key)
+    try:
+        return _Content(member.name, _usable(found), key)
+    except Exception as error:  # noqa: BLE001 - as in `_read`
+        problem = f"{member.name!r} is damaged: {error}"
+    raise ArchiveError(problem, hint="download it again")
+
+
+def _usable(certificates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """Read what certificates hold, which is otherwise read lazily: here is where it may fail."""
+    found = tuple(certificates)
+    for certificate in found:
+        public_bytes(certificate.public_key())
+        _ = (certificate.subject.rfc4514_string(), certificate.issuer, list(certificate.extensions))
+        _ = (common_name(certificate.subject), dns_names(certificate), is_ca(certificate))
+    return found
 
 
 def _names_match(certificate: x509.Certificate, names: Collection[str] | None) -> bool | None:

@@ -121,7 +121,7 @@ def dns_names(request: x509.CertificateSigningRequest | x509.Certificate) -> tup
     """Return the DNS names of a request or certificate."""
     try:
         names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return ()
     return tuple(names.get_values_for_type(x509.DNSName))
 

@@ -114,7 +114,11 @@ class StagedFile:
                 self.target.open("xb").close()
             except FileExistsError:
                 return False
-            self.path.replace(self.target)
+            try:
+                self.path.replace(self.target)
+            except OSError:
+                self.target.unlink()
+                raise
         return True
 
     def discard(self) -> None:

@@ -1,20 +1,18 @@
 """Blocks of PEM (RFC 7468) in a text, found in one pass."""
 
+import re
 from collections.abc import Iterator
 
 
 def blocks(text: bytes, *labels: str) -> Iterator[bytes]:
     """Yield the blocks with one of `labels` in the order they stand, each from BEGIN to END."""
-    marks = [(f"-----BEGIN {label}-----".encode(), f"-----END {label}-----".encode()) for label in labels]
+    names = "|".join(re.escape(label) for label in labels).encode()
+    begin = re.compile(rb"-----BEGIN (" + names + rb")-----")
     position = 0
-    while True:
-        starts = [(text.find(begin, position), end) for begin, end in marks]
-        found = min(((start, end) for start, end in starts if start >= 0), default=None)
-        if found is None:
-            return
-        start, end = found
-        stop = text.find(end, start)
+    while found := begin.search(text, position):
+        end = b"-----END " + found.group(1) + b"-----"
+        stop = text.find(end, found.end())
         if stop < 0:
             return
         position = stop + len(end)
-        yield text[start:position]
+        yield text[found.start() : position]

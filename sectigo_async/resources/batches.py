@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from sectigo_async.pki import Archive
 
 _LOOK_LIMIT = 60.0
-_EXCERPT = 200
+_EXCERPT = 2000
 _ASK_STATUS = {BatchStatus.COLLECTED, BatchStatus.NOT_ACCEPTABLE, BatchStatus.UNKNOWN}
 
 
@@ -240,18 +240,18 @@ class Batches:
                         batch = attrs.evolve(batch, status=told)
                 if batch.status is BatchStatus.CREATED:
                     return batch
-                return attrs.evolve(batch, processing=await self._counters(batch_id))
+                return attrs.evolve(batch, processing=await self._counters(batch))
         except TimeoutError:
             if not whole.expired():
                 raise
         path = f"/api/v1/batches/{batch_id}"
         raise CallTimeoutError(f"GET {path}: no answer within {limit:g} s", method="GET", path=path)
 
-    async def _counters(self, batch_id: int) -> ProcessingInfo | None:
+    async def _counters(self, batch: Batch) -> ProcessingInfo | None:
         try:
-            return await self.processing_info(batch_id, timeout=None)
+            return await self.processing_info(batch.batch_id, timeout=None)
         except ServiceError as error:
-            if error.retryable:
+            if error.retryable and verdict(batch) is Verdict.WAITING:
                 raise
             return None  # The status alone has to do.
 
@@ -268,8 +268,9 @@ class Batches:
             return
         left = _LOOK_LIMIT if limit is None else limit - (self._clock.monotonic() - started)
         batch = None
-        with suppress(SectigoError):
-            batch = await self._look(batch_id, min(_LOOK_LIMIT, left))
+        if left > 0:
+            with suppress(SectigoError):
+                batch = await self._look(batch_id, min(_LOOK_LIMIT, left))
         if batch is not None and verdict(batch) is Verdict.FAILED:
             raise waiting.failed(batch)
         if batch is not None and verdict(batch) is Verdict.WAITING:
@@ -290,8 +291,11 @@ def _unique_name(common_name: object) -> str:
 
 
 def _is_zip(file: BinaryIO, path: Path) -> bool:
-    file.flush()
-    return zipfile.is_zipfile(path)
+    from sectigo_async.pki.files import file_errors
+
+    with file_errors(path):
+        file.flush()
+        return zipfile.is_zipfile(path)
 
 
 def _start_of(path: Path) -> bytes:
@@ -301,10 +305,10 @@ def _start_of(path: Path) -> bytes:
 
 def _not_a_zip(reply: Reply, path: str) -> UnexpectedReplyError:
     return UnexpectedReplyError(
-        f"what came is no ZIP archive: {reply.quote(reply.text[:_EXCERPT]) or 'nothing'}",
+        f"what came is no ZIP archive: {reply.quote() or 'nothing'}",
         status=reply.status,
         method="GET",
         path=path,
-        excerpt=reply.quote(reply.text[:_EXCERPT]),
+        excerpt=reply.quote(),
         hint="try again; if it stays so, the batch is damaged at the service",
     )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import attrs
 from sectigo_async.clock import Clock
 from sectigo_async.errors import BatchFailed, FileError, InvalidArgumentError, OutcomeUnknownError
 from sectigo_async.exchange import Attempt
-from sectigo_async.models import Batch
+from sectigo_async.models import Batch, BatchStatus
 from sectigo_async.resources.batches import Batches
 from sectigo_async.threads import run_to_end
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from sectigo_async.pki import Archive, IssuedCertificate, PrivateKey
+
+_WAS_ISSUED = {BatchStatus.REVOKED, BatchStatus.REMOVED_AFTER_EXPIRATION}
 
 
 @attrs.frozen(kw_only=True)
@@ -148,7 +151,8 @@ class _Folder:
 
     def withdraw(self) -> None:
         """Note that nothing was ordered."""
-        self.record.unlink(missing_ok=True)
+        with suppress(OSError):  # The error that led here matters more.
+            self.record.unlink(missing_ok=True)
 
     def ordered(self, batch_id: int) -> None:
         """Note the batch that was ordered."""
@@ -228,25 +232,26 @@ async def _issue(
         archive = await batches.download(batch_id, timeout=deadline.left())
         if folder is not None:
             await run_to_end(folder.keep_archive, archive)
+        issued = await asyncio.to_thread(_choose, archive, wish, key, None if trust is None else list(trust))
+        if folder is not None and issued.key_match:
+            # The key stands in the folder already, perhaps in another form.
+            await run_to_end(attrs.evolve(issued, key=None).write_to, folder.path, overwrite=True)
     except BatchFailed as failed:
-        if folder is not None:
+        if folder is not None and failed.batch.status not in _WAS_ISSUED:
             failed.hint = f"mend the cause, then remove {folder.record} and order again"
         raise
     except BaseException as error:
         error.add_note(f"batch {batch_id} was ordered for {wish.common_name}: go on with its id, do not order again")
         raise
-    issued = await asyncio.to_thread(_choose, archive, wish, key, None if trust is None else list(trust))
-    if folder is not None and issued.key_match:
-        await run_to_end(issued.write_to, folder.path, overwrite=True)
     return Issued(certificate=issued, batch=batch, directory=None if folder is None else folder.path)
 
 
 async def _order(batches: Batches, wish: Wish, key: "PrivateKey", deadline: _Deadline, folder: _Folder | None) -> int:
     request = _request(wish, key)
     attempt = Attempt()
-    if folder is not None:
-        await run_to_end(folder.intend)
     try:
+        if folder is not None:
+            await run_to_end(folder.intend)
         batch = await batches.upload_watched(wish.profile_id, request, attempt, timeout=deadline.left())
     except BaseException as error:
         if folder is not None and not (isinstance(error, OutcomeUnknownError) or attempt.may_have_run):

@@ -78,7 +78,11 @@ def _get(path: str, shape: type[T]) -> Call[T]:
 
 
 def _encode(document: Mapping[str, object]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    with suppress(UnicodeEncodeError):  # The error would carry the whole body, secrets included.
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    raise InvalidArgumentError(
+        "a value is not valid text", hint="it must be UTF-8; look at the locale of this process"
+    )
 
 
 def sign_in(username: str, password: Secret) -> Call[Reply]:

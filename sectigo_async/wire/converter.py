@@ -47,10 +47,12 @@ def salvage(data: object, shape: type[T], identity: str) -> T:
         return structure(data, shape)
     known = {identity: data.get(identity)}
     structure(known, shape)
-    for name, value in data.items():
-        with suppress(ShapeError):
-            structure(known | {name: value}, shape)
-            known[name] = value
+    for field in attrs.fields(shape):  # type: ignore[arg-type]
+        name = wire_name(field.name)
+        if name in data:
+            with suppress(ShapeError):
+                structure(known | {name: data[name]}, shape)
+                known[name] = data[name]
     return attrs.evolve(structure(known, shape), raw=data)  # type: ignore[misc]
 
 

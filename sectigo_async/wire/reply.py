@@ -1,7 +1,7 @@
 """What came back: a model, or the one error that says why not."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TypeVar
 
@@ -31,6 +31,16 @@ _KINDS: dict[int, type[ServiceError]] = {
     422: BadRequestError,
     429: RateLimitError,
 }
+
+
+_SHORT = 4
+_MASK = str(Secret("x"))
+
+
+def _forms(secrets: Iterable[Secret]) -> set[str]:
+    """Return the texts by which a service may echo secrets: as they are, and as JSON writes them."""
+    plain = {secret.reveal() for secret in secrets if secret}
+    return plain | {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in plain for ascii_only in (True, False)}
 
 
 @attrs.frozen(kw_only=True)
@@ -76,9 +86,10 @@ class Reply:
     def quote(self, text: str | None = None) -> str:
         """Return the body, or a part of it, fit for an error message: one line, without the secrets sent."""
         shown = self.text if text is None else text
-        for secret in self.secrets:
-            if secret:
-                shown = shown.replace(secret.reveal(), str(secret))
+        for form in sorted(_forms(self.secrets), key=len, reverse=True):
+            if len(form) < _SHORT and form in shown:
+                return "(not shown: it may hold a secret)"
+            shown = shown.replace(form, _MASK)
         return one_line(shown)
 
     @property

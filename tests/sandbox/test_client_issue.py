@@ -333,3 +333,39 @@ async def test_a_name_that_cannot_be_ordered_writes_nothing(sdk: SectigoClient, 
         await sdk.issue(common_name="ü.example.com", profile_id=42, directory=tmp_path)
 
     assert not list(tmp_path.iterdir())
+
+
+async def test_an_unexpected_error_after_the_reply_does_not_withdraw_the_intent(
+    sdk: SectigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sectigo_async import exchange
+
+    def explode(*_: object) -> None:
+        if sandbox.stats()["orders"]:
+            raise RuntimeError
+
+    monkeypatch.setattr(exchange._log, "debug", explode)
+    with pytest.raises(RuntimeError):
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+    monkeypatch.undo()
+
+    with pytest.raises(OutcomeUnknownError):
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+    assert sandbox.stats()["orders"] == 1
+
+
+async def test_a_key_in_another_form_is_used_and_left_as_it_is(sdk: SectigoClient, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    pem = generate_key().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    folder = tmp_path / NAME
+    folder.mkdir()
+    (folder / "privkey.pem").write_bytes(pem)
+
+    issued = await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert issued.certificate.key_match
+    assert (folder / "cert.pem").exists()
+    assert (folder / "privkey.pem").read_bytes() == pem

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import httpx
 import pytest
 
 from sectigo_async import Config, Environment, SectigoClient
@@ -106,3 +107,22 @@ def test_an_endpoint_that_may_hold_a_password_is_not_echoed() -> None:
         Config.create("ops:hunter2@iot.sectigo.com")
 
     assert "hunter2" not in str(caught.value)
+
+
+def test_however_an_endpoint_is_spelt_its_certificate_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sectigo_async import connections
+
+    made: list[object] = []
+
+    class Recorder:
+        def __init__(self, *, verify: object, **_: object) -> None:
+            made.append(verify)
+
+    monkeypatch.setattr(httpx, "AsyncHTTPTransport", Recorder)
+    config = Config(endpoint="HTTPS://IOT.sectigo.com/", environment=Environment.PRODUCTION)
+    transport = connections.open_connections(config, ssl_context=None, proxy=None)
+    assert isinstance(transport, connections.LeasedTransport)
+    transport._connect()
+
+    assert config.endpoint == "https://iot.sectigo.com"
+    assert made == [connections.shared_ssl_context()]

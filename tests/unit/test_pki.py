@@ -450,3 +450,27 @@ def test_a_thousand_certificates_are_opened_in_one_pass(zipped: Callable[..., Ar
     opened = zipped(x=text[: len(text) // 2], y=text[len(text) // 2 :]).open()
 
     assert len(opened) >= 999
+
+
+def test_sixteen_thousand_requests_are_found_in_one_pass() -> None:
+    from sectigo_async.pki import pem
+
+    one = make_csr(generate_key(), "a.example.com")
+
+    assert sum(1 for _ in pem.blocks(one * 16_000, "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")) == 16_000
+
+
+def test_an_authority_that_was_ordered_is_found_without_its_key(
+    zipped: Callable[..., Archive], root: Signed, issuer: Signed
+) -> None:
+    (issued,) = zipped(x=issuer.encoded(DER)).open(trust=[root.certificate])
+
+    assert issued.certificate == issuer.certificate
+    assert issued.chain_check.status is ChainStatus.VERIFIED
+
+
+def test_zip64_records_are_refused() -> None:
+    end = b"PK\x06\x07" + bytes(16) + b"PK\x05\x06" + bytes(18)
+
+    with pytest.raises(ArchiveError, match="more members"):
+        Archive(b"PK\x03\x04" + bytes(100) + end).open()

@@ -515,3 +515,43 @@ def test_errors_survive_being_copied_and_pickled() -> None:
 
 def test_messages_are_one_printable_line_whatever_they_are_made_of() -> None:
     assert str(SectigoError("first\nsecond \x1b[31mred\u202e")) == "first second [31mred"
+
+
+@pytest.mark.usefixtures("signed_in")
+@pytest.mark.parametrize("secret", ["pä55-wörd", 'ab"cd\\ef', "abcdef"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+async def test_secrets_are_masked_as_json_writes_them_too(
+    httpx_mock: HTTPXMock, client: SectigoClient, secret: str, ascii_only: bool
+) -> None:
+    body = json.dumps({"errors": [f"bad value {secret}!"]}, ensure_ascii=ascii_only).encode()
+    httpx_mock.add_response(url=ORDER, method="PUT", status_code=400, content=body)
+
+    with pytest.raises(BadRequestError) as caught:
+        await client.batches.create(
+            authority_id=1, params={"pkcs12Password": Secret(secret), "other": Secret(secret[:3] + "x")}
+        )
+
+    shown = f"{caught.value} {caught.value.excerpt}"
+    for form in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+        assert form not in shown
+
+
+@pytest.mark.usefixtures("signed_in")
+async def test_a_text_that_holds_a_short_secret_is_not_shown_at_all(
+    httpx_mock: HTTPXMock, client: SectigoClient
+) -> None:
+    httpx_mock.add_response(url=ORDER, method="PUT", status_code=400, json={"message": "bad password"})
+
+    with pytest.raises(BadRequestError, match="not shown"):
+        await client.batches.create(authority_id=1, params={"pkcs12Password": Secret("a")})
+
+
+@pytest.mark.usefixtures("signed_in")
+async def test_a_value_that_is_no_text_is_refused_without_showing_the_others(client: SectigoClient) -> None:
+    from sectigo_async.errors import InvalidArgumentError
+
+    with pytest.raises(InvalidArgumentError) as caught:
+        await client.batches.create(authority_id=1, params={"commonName": "a\udc80", "p": Secret(CANARY)})
+
+    assert CANARY not in repr(vars(caught.value)) + repr(caught.value)
+    assert caught.value.__context__ is None

@@ -81,12 +81,11 @@ def authorities(
     """
 
     async def job(client: SectigoClient) -> None:
-        documents = [authority.document() for authority in await client.authorities.list()]
+        listed = await client.authorities.list()
+        documents = [authority.document() for authority in listed]
         if balances:
-            for document in documents:
-                identity = document["id"]
-                assert isinstance(identity, int)
-                document["availableBalance"] = await client.authorities.balance(identity)
+            for authority, document in zip(listed, documents, strict=True):
+                document["availableBalance"] = await client.authorities.balance(authority.id)
         columns = {
             "id": "Authority",
             "profileId": "Profile",

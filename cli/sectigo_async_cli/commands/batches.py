@@ -6,7 +6,7 @@ import shlex
 import stat
 import string
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -102,7 +102,8 @@ def _ways_out(name: str, profile_id: int, *, unused: Path | None = None) -> Iter
         raise
     except SectigoError as error:
         if unused is not None:
-            unused.unlink(missing_ok=True)
+            with suppress(OSError):
+                unused.unlink(missing_ok=True)
         if isinstance(error, BadRequestError):
             error.hint = f"nothing was ordered; `sectigo-async profiles -i {profile_id} --params` shows what it takes"
         elif isinstance(error, NotFoundError):
