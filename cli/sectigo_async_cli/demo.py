@@ -81,6 +81,16 @@ class Demo:
 
     async def run(self) -> None:
         """Run all of it; any step that fails raises."""
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            pass
+        else:
+            return
+        # What was on its way ended with the simulator: there is nothing to look up.
+        raise asyncio.CancelledError
+
+    async def _run(self) -> None:
         await asyncio.to_thread(self._prepare_folder)
         async with self._signed_in() as client:
             await self._look_around(client)
@@ -180,6 +190,7 @@ class Demo:
         self._step(f"{len(orders)} batches are ready for download")
 
     async def _collect(self, client: SectigoClient, order: _Order, root: bytes) -> list[_Row]:
+        await asyncio.to_thread(_note_archive, self._out, f"{order.batch.batch_id}.zip")
         path = await client.batches.download_to(order.batch.batch_id, self._out)
         archive = await asyncio.to_thread(Archive.from_file, path)
         issued = await asyncio.to_thread(
@@ -239,6 +250,16 @@ class Demo:
         self._console.print(Text("  " + command), soft_wrap=True)
 
 
+def _note_archive(folder: Path, name: str) -> None:
+    """Note in the mark that an archive is the demonstration's own."""
+    mark = folder / _MARK
+    write_private(mark, mark.read_bytes() + name.encode() + b"\n", overwrite=True)
+
+
+def _archives(folder: Path) -> set[str]:
+    return set((folder / _MARK).read_text(encoding="utf-8", errors="replace").splitlines()[1:])
+
+
 def _from_earlier_demo(folder: Path) -> bool:
     entries = list(folder.iterdir())
     return not entries or ((folder / _MARK).is_file() and all(_is_ours(entry) for entry in entries))
@@ -249,8 +270,14 @@ def _is_ours(entry: Path) -> bool:
     if entry.is_symlink():
         return False
     if entry.is_dir():
-        return entry.name in {safe_name(name) for name in (*_SERVER_KEYS, *_LOCAL_KEYS)}
-    return entry.name in {_MARK, "root.pem", "crl.pem"} or (entry.suffix == ".zip" and entry.stem.isdecimal())
+        ours = {safe_name(name) for name in (*_SERVER_KEYS, *_LOCAL_KEYS)}
+        return entry.name in ours and all(_is_made_file(file) for file in entry.iterdir())
+    return entry.name in {_MARK, "root.pem", "crl.pem"} or entry.name in _archives(entry.parent)
+
+
+def _is_made_file(file: Path) -> bool:
+    made = {"privkey.pem", "cert.pem", "chain.pem", "fullchain.pem", "bundle.p12", "bundle.p12.password"}
+    return file.is_file() and not file.is_symlink() and file.name in made
 
 
 async def _together(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -16,7 +16,7 @@ The first label of a common name provokes the outcomes that are otherwise hard t
 In an order of several certificates such a one counts as failed, and the others are issued: a partial success.
 A CSR without a DNS name fails likewise where the profile requires `dNSName` (api.md 4.4).
 
-Default data, where an order may name either id:
+Default data, where an order of one certificate may name either id and an upload names the profile:
 
 - authority 1, profile 42 "TRISA Profile": keys made by the server are RSA 2048
 - authority 2, profile 85 "TRISA End Entity Certificate": takes subject parameters; P-256 keys

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -24,8 +25,15 @@ _CONTROL: Final = (
 )
 
 
+class _IdConvertor(IntegerConvertor):
+    """Ids in paths, of a bounded length: Python refuses to read a number of thousands of digits."""
+
+    regex = "[0-9]{1,18}"
+
+
 def create_app(sandbox: Sandbox) -> Starlette:
     """Return the ASGI application that serves `sandbox`; it needs no lifespan."""
+    register_url_convertor("sandbox_id", _IdConvertor())
     errors = ErrorReplies(sandbox.clock)
     app = Starlette(
         routes=[Route(call.path, _endpoint(sandbox, call), methods=[call.method]) for call in (*CALLS, *_CONTROL)],

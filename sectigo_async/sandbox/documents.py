@@ -23,8 +23,8 @@ def timestamp(seconds: float) -> str:
 def batch_document(batch: Batch, status: Status) -> dict[str, Any]:
     """Return a Batch.
 
-    `downloadable` is true from the start and says nothing about readiness, as in the sample from a real
-    account.
+    `downloadable` is true from the start, as in the sample from a real account, and says nothing about readiness;
+    it turns false where a batch fails.
     """
     return {
         "batchId": batch.batch_id,

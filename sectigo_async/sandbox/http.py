@@ -17,6 +17,7 @@ from sectigo_async.sandbox.errors import ErrorCode, ServiceError
 logger: Final = logging.getLogger("sectigo_async.sandbox")
 
 _MAX_JSON: Final = 1024 * 1024
+_LONGEST_SHOWN: Final = 200
 
 
 class Json(JSONResponse):
@@ -47,7 +48,9 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in `body`, or refuse with 400."""
+    """Return the JSON object in `body`, or refuse with 400 or 413."""
+    if len(body) > _MAX_JSON:
+        raise ServiceError(413, "The JSON request is too large")
     try:
         document = json.loads(body)
         # JSON may spell half a surrogate pair, which no reply could carry back.
@@ -107,7 +110,9 @@ class ErrorReplies:
         """Answer an unknown path (404) or a wrong method (405)."""
         assert isinstance(error, HTTPException)
         phrase = HTTPStatus(error.status_code).phrase
-        response = self.reply(error.status_code, f"{phrase}: {request.method} {request.url.path}")
+        response = self.reply(
+            error.status_code, f"{phrase}: {request.method} {request.scope['path'][:_LONGEST_SHOWN]}"
+        )
         response.headers.update(error.headers or {})
         return response
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import logging
 import os
 import socket
 from collections.abc import Generator
@@ -15,6 +17,12 @@ from sectigo_async.sandbox.app import create_app
 from sectigo_async.sandbox.state import Sandbox
 
 _GRACE: Final = 1
+_BACKLOG: Final = 128
+
+
+# What these libraries say of hostile input and of a shutdown is for programs that set up logging, not for stderr.
+for _name in ("uvicorn.error", "python_multipart"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 class SandboxServer:
@@ -54,6 +62,7 @@ class SandboxServer:
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=_GRACE,
+            backlog=_BACKLOG,
             ssl_certfile=ssl_certfile,
             ssl_keyfile=ssl_keyfile,
         )
@@ -106,10 +115,28 @@ class SandboxServer:
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         try:
-            return socket.create_server((self._host, self._port), family=family)
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            raise OSError(error.errno, f"cannot listen on {self._host} port {self._port}: {reason}") from error
+            return _bound(family, self._host, self._port)
+        except (OSError, UnicodeError) as error:
+            number = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
+            reason = os.strerror(number) if number else "no such name or address"
+            raise OSError(
+                number or errno.EADDRNOTAVAIL, f"cannot listen on {self._host} port {self._port}: {reason}"
+            ) from error
+
+
+def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    # asyncio sets TCP_NODELAY, without which each reply waits for the peer's delayed acknowledgement, only on
+    # sockets that name their protocol; `socket.create_server` makes one that does not.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 class _Server(uvicorn.Server):

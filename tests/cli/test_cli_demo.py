@@ -81,8 +81,10 @@ def test_an_earlier_demo_is_replaced_and_nothing_else_ever_is(start: Start, tmp_
         assert process.returncode == 0
         assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
     assert len(list((tmp_path / "new").iterdir())) == 11
-    (tmp_path / "new" / "my-notes.txt").write_text("keep")
-    process = start("demo", "--out", "new")
-    process.communicate(timeout=50)
-    assert process.returncode == 1
-    assert (tmp_path / "new" / "my-notes.txt").read_text() == "keep"
+    for mine in ("my-notes.txt", "2024.zip", "gw-1.example.com/my.key"):
+        (tmp_path / "new" / mine).write_text("keep")
+        process = start("demo", "--out", "new")
+        process.communicate(timeout=50)
+        assert process.returncode == 1
+        assert (tmp_path / "new" / mine).read_text() == "keep"
+        (tmp_path / "new" / mine).unlink()

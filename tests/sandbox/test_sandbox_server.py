@@ -188,3 +188,21 @@ async def test_missing_tls_files_are_an_os_error(sandbox: Sandbox, tmp_path: Pat
     with pytest.raises(OSError, match=r"."):
         async with SandboxServer(sandbox, ssl_certfile=tmp_path / "none.pem"):
             pass
+
+
+async def test_replies_do_not_wait_for_the_peers_acknowledgement(sandbox: Sandbox) -> None:
+    async with SandboxServer(sandbox) as server, httpx.AsyncClient(base_url=server.url) as client:
+        await client.get("/status")
+        (connection,) = server._server.server_state.connections
+        connected = connection.transport.get_extra_info("socket")
+
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/batches/", "/api/v1/profiles/"])
+async def test_ids_of_any_length_are_404(sandbox: Sandbox, path: str) -> None:
+    async with SandboxServer(sandbox) as server, httpx.AsyncClient(base_url=server.url) as client:
+        reply = await client.get(path + "9" * 5000)
+
+    assert reply.status_code == 404
+    assert len(reply.content) < 1000
