@@ -1,7 +1,9 @@
 """A real certificate authority that nobody should trust: a root, an issuing CA, and their CRLs."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import Final
 
 import attrs
@@ -89,6 +91,28 @@ class CertificateAuthority:
         if alternative_names is not None:
             builder = builder.add_extension(alternative_names, critical=False)
         return builder.sign(self._issuing_key, hashes.SHA256())
+
+    def tls_pem(self, host: str) -> bytes:
+        """Return a new key, its certificate for `host` and localhost, and the issuing CA's, as PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+        with suppress(ValueError):
+            names.append(x509.IPAddress(ip_address(host)))
+        if len(names) == 1 and host != "localhost":
+            names.append(x509.DNSName(host))
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sectigo-async sandbox, not trusted: TLS")])
+        certificate = self.issue(subject, key.public_key(), x509.SubjectAlternativeName(names))
+        return b"".join(
+            (
+                key.private_bytes(
+                    serialization.Encoding.PEM,
+                    serialization.PrivateFormat.PKCS8,
+                    serialization.NoEncryption(),
+                ),
+                certificate.public_bytes(serialization.Encoding.PEM),
+                self.issuing.public_bytes(serialization.Encoding.PEM),
+            )
+        )
 
     def crl_pem(self, revoked: Mapping[int, Revocation], number: int) -> bytes:
         """Return the issuing CA's revocation list, then the root's empty one, as PEM.

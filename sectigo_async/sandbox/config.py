@@ -1,5 +1,7 @@
 """What can be set about a sandbox."""
 
+from pathlib import Path
+
 import attrs
 from attrs.validators import ge, gt, min_len
 
@@ -15,6 +17,10 @@ class SandboxConfig:
         issue_delay: seconds from an order to its certificates; 0 issues at once.
         access_ttl: seconds an access token lives; 600 and 900 were both observed (api.md 3).
         refresh_ttl: seconds a refresh token lives (api.md 3).
+        rotate_refresh: whether a refresh yields a new refresh token, and using an old one again ends the login with
+            all its tokens. Nobody knows whether the service does (api.md 3): a client must live with either.
+        clock_skew: seconds by which the clock of this service is ahead of the client's; negative if behind.
+        client_ca: PEM file of authorities whose client certificates the account must sign in with; over TLS alone.
     """
 
     username: str = attrs.field(default="demo", validator=min_len(1))
@@ -23,3 +29,6 @@ class SandboxConfig:
     issue_delay: float = attrs.field(default=2.0, validator=ge(0))
     access_ttl: float = attrs.field(default=600.0, validator=gt(0))
     refresh_ttl: float = attrs.field(default=7200.0, validator=gt(0))
+    rotate_refresh: bool = False
+    clock_skew: float = 0.0
+    client_ca: Path | None = None

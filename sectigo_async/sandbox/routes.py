@@ -37,6 +37,7 @@ from sectigo_async.sandbox.state import Sandbox
 
 Handler = Callable[[Sandbox, Request], Awaitable[Response]]
 
+_WITH_CERTIFICATE: Final = "/auth/pwd/certificate"
 _MAX_TOKEN: Final = 16 * 1024
 _UPLOAD_OVERHEAD: Final = 64 * 1024
 # RFC 5280 5.3.1; 7 is not used there.
@@ -54,6 +55,20 @@ class Call:
 
 
 async def _sign_in(sandbox: Sandbox, request: Request) -> Response:
+    if sandbox.config.client_ca is not None:
+        # 307 asks to repeat this elsewhere, with a client certificate (api.md 1a); where that is, is a guess.
+        await read_body(request, _MAX_TOKEN)
+        return Response(status_code=307, headers={"location": f"https://{request.url.netloc}{_WITH_CERTIFICATE}"})
+    return await _sign_in_here(sandbox, request)
+
+
+async def _sign_in_with_certificate(sandbox: Sandbox, request: Request) -> Response:
+    if not getattr(request.state, "client_certificate", False):
+        raise ServiceError(403, "A client certificate is required")
+    return await _sign_in_here(sandbox, request)
+
+
+async def _sign_in_here(sandbox: Sandbox, request: Request) -> Response:
     body = await read_json(request)
     return Json(sandbox.sign_in(text_field(body, "username"), text_field(body, "password")))
 
@@ -173,6 +188,7 @@ async def _revoke(sandbox: Sandbox, request: Request) -> Response:
 
 CALLS: Final = (
     Call("POST", "/auth/pwd", _sign_in, public=True),
+    Call("POST", _WITH_CERTIFICATE, _sign_in_with_certificate, public=True),
     Call("POST", "/auth/refresh", _refresh, public=True),
     Call("PUT", "/api/v1/batches/createSingleCertBatch", _create),
     Call("POST", "/api/v1/batches/upload", _upload),

@@ -6,12 +6,15 @@ import errno
 import logging
 import os
 import socket
+import ssl
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sectigo_async.sandbox.app import create_app
 from sectigo_async.sandbox.state import Sandbox
@@ -34,6 +37,7 @@ class SandboxServer:
         port: port to listen on; 0 picks a free one.
         ssl_certfile: PEM certificate chain, to serve HTTPS.
         ssl_keyfile: its PEM private key, unless the chain's file holds it.
+        tls: serve HTTPS with a certificate of the sandbox's own CA.
 
     Raises:
         OSError: on entering, when the address cannot be listened on or the TLS files cannot be read.
@@ -47,12 +51,15 @@ class SandboxServer:
         *,
         ssl_certfile: Path | None = None,
         ssl_keyfile: Path | None = None,
+        tls: bool = False,
     ) -> None:
+        self._sandbox = sandbox
+        self._tls = tls and ssl_certfile is None
         self._host = host
         self._port = port
         self._config = uvicorn.Config(
             create_app(sandbox),
-            http="h11",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -65,6 +72,9 @@ class SandboxServer:
             backlog=_BACKLOG,
             ssl_certfile=ssl_certfile,
             ssl_keyfile=ssl_keyfile,
+            ssl_ca_certs=sandbox.config.client_ca,
+            # Asked for, not demanded: who has none can still sign in where none is needed.
+            ssl_cert_reqs=ssl.CERT_NONE if sandbox.config.client_ca is None else ssl.CERT_OPTIONAL,
         )
         self._server = _Server(self._config)
         self._task: asyncio.Task[None] | None = None
@@ -76,7 +86,7 @@ class SandboxServer:
         return f"{'https' if self._config.is_ssl else 'http'}://{host}:{self._port}"
 
     async def __aenter__(self) -> Self:
-        self._config.load()
+        self._load()
         listener = self._listen()
         self._port = listener.getsockname()[1]
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
@@ -112,6 +122,17 @@ class SandboxServer:
         assert self._task is not None
         await asyncio.shield(self._task)
 
+    def _load(self) -> None:
+        if not self._tls:
+            self._config.load()
+            return
+        # OpenSSL takes its key from a file; this one is gone before anybody can connect.
+        with tempfile.TemporaryDirectory() as directory:  # Mode 0700.
+            path = Path(directory) / "tls.pem"
+            path.write_bytes(self._sandbox.tls_pem(self._host))
+            self._config.ssl_certfile = path
+            self._config.load()
+
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         try:
@@ -137,6 +158,16 @@ def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+class _Protocol(H11Protocol):
+    """Tells the application whether the peer has shown a client certificate that the TLS layer accepted."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        shown = tls is not None and bool(tls.getpeercert())
+        self.app_state = {**self.app_state, "client_certificate": shown}
 
 
 class _Server(uvicorn.Server):

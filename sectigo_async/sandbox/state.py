@@ -21,6 +21,27 @@ from sectigo_async.sandbox.records import Batch, Outcome, Status
 from sectigo_async.sandbox.tokens import TokenMint
 
 
+class _Skewed:
+    """A clock whose wall time is ahead of another's."""
+
+    def __init__(self, clock: Clock, ahead: float) -> None:
+        self._clock = clock
+        self._ahead = ahead
+
+    def time(self) -> float:
+        return self._clock.time() + self._ahead
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+
+
+def _tokens_document(access: str, refresh: str) -> dict[str, str]:
+    return {"accessToken": access, "refreshToken": refresh}
+
+
 class Sandbox:
     """A simulated IoT Manager: one account, a certificate authority, and everything ordered so far.
 
@@ -33,18 +54,27 @@ class Sandbox:
 
     def __init__(self, config: SandboxConfig | None = None, clock: Clock | None = None) -> None:
         self.config = config or SandboxConfig()
-        self.clock = clock or SystemClock()
+        self.clock: Clock = _Skewed(clock or SystemClock(), self.config.clock_skew)
         self.started = self.clock.monotonic()
         self.ledger = Ledger(self.clock, balance=self.config.balance, issue_delay=self.config.issue_delay)
         self.counts: Counter[str] = Counter()
         self._ca = CertificateAuthority(self.clock)
-        self._tokens = TokenMint(self.clock, access_ttl=self.config.access_ttl, refresh_ttl=self.config.refresh_ttl)
+        self._tokens = TokenMint(
+            self.clock,
+            access_ttl=self.config.access_ttl,
+            refresh_ttl=self.config.refresh_ttl,
+            rotate=self.config.rotate_refresh,
+        )
         self._orders_by_name: Counter[str] = Counter()
         self._orders_by_key: Counter[str] = Counter()
 
     def ca_pem(self) -> bytes:
         """Return the root certificate as PEM: the trust anchor for everything issued here."""
         return self._ca.root_pem
+
+    def tls_pem(self, host: str) -> bytes:
+        """Return key and certificate chain for serving this sandbox at `host`, as PEM; the root is its own."""
+        return self._ca.tls_pem(host)
 
     def crl_pem(self) -> bytes:
         """Return the current revocation lists as PEM: the issuing CA's, then the root's (empty)."""
@@ -70,13 +100,13 @@ class Sandbox:
         if not (right_name and right_password):
             raise ServiceError(401, "Invalid username or password", ErrorCode.AUTHENTICATION)
         self.counts["logins"] += 1
-        return {"accessToken": self._tokens.access(), "refreshToken": self._tokens.refresh()}
+        return _tokens_document(*self._tokens.sign_in())
 
     def refresh(self, refresh_token: str) -> dict[str, str]:
-        """Return a new access token and the same refresh token (api.md 3), or refuse with 401."""
-        self._tokens.check_refresh(refresh_token)
+        """Return a new access token and the refresh token to use from here on (api.md 3), or refuse with 401."""
+        tokens = self._tokens.refresh(refresh_token)
         self.counts["refreshes"] += 1
-        return {"accessToken": self._tokens.access(), "refreshToken": refresh_token}
+        return _tokens_document(*tokens)
 
     def authorise(self, access_token: str) -> None:
         """Refuse with 401 unless the access token is valid."""

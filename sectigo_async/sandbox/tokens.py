@@ -18,39 +18,62 @@ _REFRESH_SCOPE: Final = "ROLE_REFRESH_TOKEN"
 
 
 class TokenMint:
-    """Issues and checks tokens; it keeps a key and no list of tokens.
+    """Issues and checks tokens.
 
     Args:
         clock: its wall clock stamps and judges the tokens.
         access_ttl: seconds an access token lives.
         refresh_ttl: seconds a refresh token lives.
+        rotate: whether a refresh token is good for one refresh, and its second use ends the whole login.
     """
 
-    def __init__(self, clock: Clock, *, access_ttl: float, refresh_ttl: float) -> None:
+    def __init__(self, clock: Clock, *, access_ttl: float, refresh_ttl: float, rotate: bool = False) -> None:
         self._clock = clock
         self._access_ttl = access_ttl
         self._refresh_ttl = refresh_ttl
+        self._rotate = rotate
         self.reset()
 
     def reset(self) -> None:
         """Make every token issued so far invalid."""
         self._key = secrets.token_bytes(64)
+        # Which logins a token belongs to, by its digest; kept only where logins can end. Two logins of the same
+        # second have the same access token, since it has no id (api.md 3).
+        self._logins: dict[bytes, set[str]] = {}
+        self._used: set[bytes] = set()
+        self._ended: set[str] = set()
 
-    def access(self) -> str:
-        """Return a new access token."""
-        return self._sign({"scopes": [_ACCESS_SCOPE], "first-login": False}, self._access_ttl)
+    def sign_in(self) -> tuple[str, str]:
+        """Return a new access token and a new refresh token."""
+        return self._issue(uuid.uuid4().hex)
 
-    def refresh(self) -> str:
-        """Return a new refresh token."""
-        return self._sign({"scopes": [_REFRESH_SCOPE], "jti": str(uuid.uuid4())}, self._refresh_ttl)
+    def refresh(self, token: str) -> tuple[str, str]:
+        """Return a new access token and the refresh token to use from here on, or raise the service's 401."""
+        self._check(token, _REFRESH_SCOPE)
+        if not self._rotate:
+            return self._access(), token
+        digest = _digest(token)
+        (login,) = self._logins[digest]
+        if digest in self._used:
+            self._ended.add(login)
+            raise ServiceError(401, "Refresh token was used before", ErrorCode.AUTHENTICATION)
+        self._used.add(digest)
+        return self._issue(login)
 
     def check_access(self, token: str) -> None:
         """Raise the service's 401 unless `token` is a valid access token."""
         self._check(token, _ACCESS_SCOPE)
 
-    def check_refresh(self, token: str) -> None:
-        """Raise the service's 401 unless `token` is a valid refresh token."""
-        self._check(token, _REFRESH_SCOPE)
+    def _issue(self, login: str) -> tuple[str, str]:
+        claims = {"scopes": [_REFRESH_SCOPE], "jti": str(uuid.uuid4())}
+        tokens = self._access(), self._sign(claims, self._refresh_ttl)
+        if self._rotate:
+            for token in tokens:
+                self._logins.setdefault(_digest(token), set()).add(login)
+        return tokens
+
+    def _access(self) -> str:
+        return self._sign({"scopes": [_ACCESS_SCOPE], "first-login": False}, self._access_ttl)
 
     def _sign(self, claims: dict[str, Any], ttl: float) -> str:
         now = self._clock.time()
@@ -68,10 +91,15 @@ class TokenMint:
             raise ServiceError(401, "Authentication failed", ErrorCode.AUTHENTICATION)
         # From here on the payload is known to be our own, whatever its header claims.
         claims = json.loads(urlsafe_b64decode(signed.partition(".")[2] + "=="))
-        if scope not in claims["scopes"]:
+        logins = self._logins.get(_digest(token))
+        if scope not in claims["scopes"] or (logins and logins <= self._ended):
             raise ServiceError(401, "Authentication failed", ErrorCode.AUTHENTICATION)
         if self._clock.time() >= claims["exp"]:
             raise ServiceError(401, "Token has expired", ErrorCode.TOKEN_EXPIRED)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
 
 
 def _encode(document: dict[str, Any]) -> str:

@@ -3,13 +3,15 @@
 import json
 import uuid
 from base64 import urlsafe_b64decode
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from sectigo_async.sandbox import Sandbox, SandboxConfig
+from sectigo_async.sandbox import Sandbox, SandboxConfig, create_app
 from sectigo_async.testing import FakeClock
 
 PROFILES = "/api/v1/profiles"
@@ -140,3 +142,54 @@ def test_the_password_is_not_in_the_config_s_repr() -> None:
 def test_senseless_settings_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
         SandboxConfig(**setting)
+
+
+@pytest.fixture
+async def rotating(clock: FakeClock) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(Sandbox(SandboxConfig(rotate_refresh=True), clock))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+async def test_rotated_refresh_tokens_are_good_once_and_the_second_use_ends_the_login(
+    rotating: httpx.AsyncClient, credentials: dict[str, str], assert_error: Callable[..., str]
+) -> None:
+    async def sign_in() -> dict[str, str]:
+        document: dict[str, str] = (await rotating.post("/auth/pwd", json=credentials)).json()
+        return document
+
+    first, other = await sign_in(), await sign_in()
+    second = (await rotating.post("/auth/refresh", content=first["refreshToken"])).json()
+    assert second["refreshToken"] != first["refreshToken"]
+    third = (await rotating.post("/auth/refresh", content=second["refreshToken"])).json()
+
+    assert "used before" in assert_error(await rotating.post("/auth/refresh", content=first["refreshToken"]), 401)
+
+    assert_error(await rotating.post("/auth/refresh", content=third["refreshToken"]), 401)
+    for ended in (first, second, third):
+        assert_error(await _get(rotating, ended["accessToken"]), 401)
+    assert (await _get(rotating, other["accessToken"])).status_code == 200
+    assert (await rotating.post("/auth/refresh", content=other["refreshToken"])).status_code == 200
+
+
+@pytest.mark.parametrize("ahead", [-86_400, 86_400])
+async def test_the_clock_of_the_service_may_be_ahead_or_behind(clock: FakeClock, ahead: float) -> None:
+    app = create_app(Sandbox(SandboxConfig(clock_skew=ahead), clock))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        reply = await client.post("/auth/pwd", json={"username": "demo", "password": "demo-password"})
+        token = reply.json()["accessToken"]
+
+        assert parsedate_to_datetime(reply.headers["date"]).timestamp() == int(clock.time() + ahead)
+        assert _decode(token.split(".")[1])["iat"] == int(clock.time() + ahead)
+        assert (await _get(client, token)).status_code == 200
+
+
+async def test_where_client_certificates_are_demanded_a_sign_in_is_sent_elsewhere(
+    clock: FakeClock, credentials: dict[str, str], tmp_path: Path, assert_error: Callable[..., str]
+) -> None:
+    app = create_app(Sandbox(SandboxConfig(client_ca=tmp_path / "any.pem"), clock))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://127.0.0.1:8831") as client:
+        reply = await client.post("/auth/pwd", json=credentials)
+        assert reply.status_code == 307
+        assert reply.headers["location"] == "https://127.0.0.1:8831/auth/pwd/certificate"
+        assert "certificate" in assert_error(await client.post(reply.headers["location"], json=credentials), 403)

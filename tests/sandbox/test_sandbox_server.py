@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from sectigo_async.sandbox import Sandbox, SandboxServer
+from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
 from sectigo_async.testing import FakeClock
 
 
@@ -182,6 +182,33 @@ async def test_https(sandbox: Sandbox, tls_files: tuple[Path, Path]) -> None:
     ):
         assert server.url.startswith("https://")
         assert (await client.get("/status")).status_code == 200
+
+
+async def test_https_with_a_certificate_of_its_own(sandbox: Sandbox) -> None:
+    context = ssl.create_default_context(cadata=sandbox.ca_pem().decode())
+    async with (
+        SandboxServer(sandbox, tls=True) as server,
+        httpx.AsyncClient(verify=context) as client,
+    ):
+        assert (await client.get(f"{server.url}/status")).status_code == 200
+        port = server.url.rpartition(":")[2]
+        assert (await client.get(f"https://localhost:{port}/status")).status_code == 200
+
+
+async def test_a_client_certificate_of_the_right_authority_signs_in(
+    tls_files: tuple[Path, Path], credentials: dict[str, str]
+) -> None:
+    sandbox = Sandbox(SandboxConfig(client_ca=tls_files[0]))  # Signed by itself.
+    without = ssl.create_default_context(cadata=sandbox.ca_pem().decode())
+    certified = ssl.create_default_context(cadata=sandbox.ca_pem().decode())
+    certified.load_cert_chain(*tls_files)
+    async with SandboxServer(sandbox, tls=True) as server:
+        for context, status in ((without, 403), (certified, 200)):
+            async with httpx.AsyncClient(verify=context, base_url=server.url) as client:
+                reply = await client.post("/auth/pwd", json=credentials)
+                assert reply.status_code == 307
+                reply = await client.post(reply.headers["location"], json=credentials)
+                assert reply.status_code == status
 
 
 async def test_missing_tls_files_are_an_os_error(sandbox: Sandbox, tmp_path: Path) -> None:
