@@ -14,10 +14,11 @@ the service in `sectigo_async.sandbox`, helpers for your own tests in `sectigo_a
 from typing import TYPE_CHECKING
 
 from sectigo_async._version import __version__
+from sectigo_async.auth import SignIn
 from sectigo_async.client import SectigoClient
 from sectigo_async.clock import Clock, SystemClock
-from sectigo_async.config import DEFAULT, Config, Environment, Timeout
-from sectigo_async.credentials import FileTokenStore, MemoryTokenStore, StoredToken, TokenStore
+from sectigo_async.config import DEFAULT, ClientCertificate, Config, Environment, Timeout
+from sectigo_async.credentials import CredentialStore, FileStore, KeyringStore, MemoryStore
 from sectigo_async.errors import (
     ArchiveError,
     AuthenticationError,
@@ -29,10 +30,14 @@ from sectigo_async.errors import (
     ClientCertificateRequiredError,
     ConfigurationError,
     ConnectFailedError,
+    CredentialStoreError,
     FileError,
     InvalidArgumentError,
     InvalidCredentialsError,
     InvalidCSRError,
+    KeyringLockedError,
+    KeyringTimeoutError,
+    KeyringUnavailableError,
     NoReplyError,
     NotAuthorizedError,
     NotFoundError,
@@ -82,15 +87,18 @@ __all__ = [
     "BatchNotReady",
     "BatchStatus",
     "CallTimeoutError",
+    "ClientCertificate",
     "ClientCertificateRequiredError",
     "Clock",
     "Config",
     "ConfigurationError",
     "ConnectFailedError",
+    "CredentialStore",
+    "CredentialStoreError",
     "DEFAULT",
     "Environment",
     "FileError",
-    "FileTokenStore",
+    "FileStore",
     "FoundCertificate",
     "FoundCertificates",
     "InvalidArgumentError",
@@ -98,8 +106,12 @@ __all__ = [
     "InvalidCredentialsError",
     "Issued",
     "IssuedCertificate",
+    "KeyringLockedError",
+    "KeyringStore",
+    "KeyringTimeoutError",
+    "KeyringUnavailableError",
     "Licenses",
-    "MemoryTokenStore",
+    "MemoryStore",
     "NoReplyError",
     "NotAuthorizedError",
     "NotFoundError",
@@ -120,11 +132,10 @@ __all__ = [
     "SectigoError",
     "ServerError",
     "ServiceError",
+    "SignIn",
     "SignInRequiredError",
-    "StoredToken",
     "SystemClock",
     "Timeout",
-    "TokenStore",
     "UnexpectedReplyError",
     "WaitTimeout",
     "WrongPasswordError",

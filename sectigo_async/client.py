@@ -1,11 +1,10 @@
 """The client: wires everything together and owns what it opened."""
 
 import json as json_module
-import os
 import re
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Self
 import httpx
 
 from sectigo_async._version import __version__
-from sectigo_async.auth import TokenManager
+from sectigo_async.auth import SignIn, TokenManager
 from sectigo_async.clock import Clock, SystemClock
 from sectigo_async.config import DEFAULT, Config, Environment, Timeout
-from sectigo_async.connections import open_connections
-from sectigo_async.credentials import TokenStore, resolve_credentials
+from sectigo_async.connections import client_certificate_context, open_connections
+from sectigo_async.credentials import Credentials, CredentialStore, resolve, state_directory
 from sectigo_async.errors import ConfigurationError, InvalidArgumentError
 from sectigo_async.exchange import Exchanger
 from sectigo_async.resources import (
@@ -32,7 +31,8 @@ from sectigo_async.resources import (
     issue,
 )
 from sectigo_async.secrets import Secret
-from sectigo_async.transport import Transport, auth_sender
+from sectigo_async.threads import run_to_end
+from sectigo_async.transport import AuthSender, Transport
 from sectigo_async.wire import calls
 from sectigo_async.wire.reply import Reply
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from sectigo_async.pki import PrivateKey
 
+_USER_AGENT = f"sectigo-async/{__version__}"
 _PATH = re.compile(r"/(?!/)[!-\"$-~]*")
 
 
@@ -62,7 +63,9 @@ class SectigoClient:
         transport: carries the requests instead of connections of its own; stays the caller's to close.
         ssl_context: TLS context; by default one that trusts what the operating system trusts.
         proxy: URL of a proxy; by default what HTTPS_PROXY and NO_PROXY say, never for this machine.
-        token_store: keeps the access token between processes; by default it ends with the client.
+        store: keeps the refresh token, and the password where `login` put it, between processes; they share the
+            access token and a lock in the state directory. By default all ends with the client.
+        credentials: who signs in, as `credentials.resolve` found it, instead of `username`, `password` and `store`.
         clock: time, for tests.
 
     Attributes:
@@ -89,36 +92,43 @@ class SectigoClient:
         transport: httpx.AsyncBaseTransport | None = None,
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
-        token_store: TokenStore | None = None,
+        store: CredentialStore | None = None,
+        credentials: Credentials | None = None,
         clock: Clock | None = None,
     ) -> None:
         if config is not None and (endpoint is not None or environment is not None):
             raise ConfigurationError(
                 "give either config or endpoint and environment", hint="Config.create takes both"
             )
-        self.config = config or Config.create(endpoint, environment)
-        credentials = resolve_credentials(username, password, environ={})
-        self._owned: list[httpx.AsyncBaseTransport] = []
-        if transport is None:
-            # Signing in has a connection of its own: it never waits for calls that wait for it.
-            for_calls, for_signing_in = self._owned = [
-                open_connections(self.config, ssl_context=ssl_context, proxy=proxy) for _ in range(2)
-            ]
-        elif ssl_context is not None or proxy is not None:
+        if credentials is not None and not (username is None and password is None and store is None):
+            raise ConfigurationError(
+                "give either credentials, or username, password and store", hint="`credentials.resolve` makes them"
+            )
+        if transport is not None and (ssl_context is not None or proxy is not None):
             raise ConfigurationError(
                 "give either transport, or ssl_context and proxy", hint="a transport brings its own connections"
             )
-        else:
-            for_calls = for_signing_in = transport
+        self.config = config or Config.create(endpoint, environment)
         self._clock = clock or SystemClock()
-        agent = f"sectigo-async/{__version__}"
-        tokens = TokenManager(
-            send=auth_sender(Exchanger(for_signing_in, self.config, agent), self.config),
-            credentials=credentials,
-            clock=self._clock,
-            store=token_store,
+        self._proxy = proxy
+        self._given_transport = transport
+        self._owned: list[httpx.AsyncBaseTransport] = []
+        found = credentials or Credentials(
+            username=username or None,
+            password=Secret(password) if password else None,
+            store=store,
+            directory=None if store is None else state_directory(),
         )
-        sender = Transport(Exchanger(for_calls, self.config, agent), tokens, self.config, self._clock)
+        # Signing in has connections of its own: it never waits for calls that wait for it.
+        for_calls, for_signing_in = (self._exchanger(ssl_context) for _ in range(2))
+        tokens = TokenManager(
+            sender=AuthSender(for_signing_in, self.config, self._clock, self._with_certificate),
+            credentials=found,
+            shared=found.share(self.config.endpoint, self._clock),
+            config=self.config,
+            clock=self._clock,
+        )
+        sender = Transport(for_calls, tokens, self.config, self._clock)
         self._transport = sender
         self.authorities = Authorities(sender)
         self.batches = Batches(sender, self._clock)
@@ -127,24 +137,46 @@ class SectigoClient:
         self.organizations = Organizations(sender)
         self.profiles = Profiles(sender)
 
+    def _exchanger(self, ssl_context: ssl.SSLContext | None) -> Exchanger:
+        http = self._given_transport
+        if http is None:
+            http = self._open(self.config.endpoint, ssl_context, self.config.connections)
+            self._owned.append(http)
+        return Exchanger(http, self.config, _USER_AGENT)
+
+    def _open(self, origin: str, ssl_context: ssl.SSLContext | None, size: int) -> httpx.AsyncBaseTransport:
+        return open_connections(
+            origin, size=size, ssl_context=ssl_context, ca_bundle=self.config.ca_bundle, proxy=self._proxy
+        )
+
+    @asynccontextmanager
+    async def _with_certificate(self, origin: str) -> AsyncIterator[Exchanger]:
+        """Give what sends one request to `origin` with the client certificate."""
+        certificate = self.config.client_certificate
+        assert certificate is not None
+        if self._given_transport is not None:
+            yield Exchanger(self._given_transport, self.config, _USER_AGENT, base=origin)
+            return
+        context = await run_to_end(client_certificate_context, certificate, self.config.ca_bundle)
+        async with aclosing(self._open(origin, context, 1)) as http:
+            yield Exchanger(http, self.config, _USER_AGENT, base=origin)
+
     @classmethod
-    def from_env(cls, *, environ: Mapping[str, str] | None = None) -> "SectigoClient":
-        """Make a client from SECTIGO_USERNAME, SECTIGO_PASSWORD, SECTIGO_ENDPOINT and SECTIGO_ENVIRONMENT.
+    def from_env(cls, *, account: str | None = None, environ: Mapping[str, str] | None = None) -> "SectigoClient":
+        """Make a client from the environment and from what `sectigo-async login` keeps.
+
+        The variables are those of `sectigo_async.variables`, their precedence that of `credentials.resolve`.
 
         Args:
+            account: name of an account that `login` made.
             environ: the environment; `os.environ` when not given.
 
         Raises:
-            ConfigurationError: the endpoint is no URL, or does not fit the environment.
+            ConfigurationError: values that cannot work, or contradict each other.
+            CredentialStoreError: the list of accounts cannot be read.
         """
-        variables = os.environ if environ is None else environ
-        found = resolve_credentials(None, None, environ=variables)
-        return cls(
-            username=found.username,
-            password=found.password,
-            endpoint=variables.get("SECTIGO_ENDPOINT") or None,
-            environment=variables.get("SECTIGO_ENVIRONMENT") or None,
-        )
+        found = resolve(account=account, environ=environ)
+        return cls(config=found.config, credentials=found.credentials)
 
     def __repr__(self) -> str:
         return f"SectigoClient(endpoint={self.config.endpoint!r})"
@@ -167,14 +199,17 @@ class SectigoClient:
                 stack.push_async_callback(owned.aclose)
             await self._transport.aclose()
 
-    async def sign_in(self) -> None:
-        """Make sure that there is a token, which every call does by itself.
+    async def sign_in(self, *, fresh: bool = False) -> SignIn:
+        """Make sure that there is a token, which every call does by itself, and tell where it came from.
+
+        Args:
+            fresh: sign in with the password, whatever tokens there are, and even if the service refused it before.
 
         Raises:
             AuthenticationError: no token can be had.
             NoReplyError: the service did not answer.
         """
-        await self._transport.sign_in()
+        return await self._transport.sign_in(fresh=fresh)
 
     async def request(
         self,
@@ -235,7 +270,7 @@ class SectigoClient:
         archive and `cert.pem`, `chain.pem` and `fullchain.pem`. Calling it again with the same arguments goes on
         where it stopped, and never orders again.
 
-        Without `trust` the chain is "root not pinned", never "verified".
+        Without `trust` or `Config.trust_anchors` the chain is "root not pinned", never "verified".
 
         Args:
             common_name: common name of the certificate.
@@ -244,7 +279,7 @@ class SectigoClient:
             key: the caller's own key.
             dns_names: DNS names; `common_name` alone when not given.
             subject: further parts of the subject; see `pki.make_csr`.
-            trust: roots to check the chain against.
+            trust: roots to check the chain against; those of `Config.trust_anchors` when not given.
             timeout: seconds for all of it; `None` for no limit.
 
         Returns:
@@ -257,6 +292,10 @@ class SectigoClient:
             WaitTimeout: it was not ready in time.
             FileError: the folder cannot be used.
         """
+        if trust is None and self.config.trust_anchors is not None:
+            from sectigo_async.pki import load_certificates
+
+            trust = await run_to_end(load_certificates, self.config.trust_anchors)
         wish = Wish(
             endpoint=self.config.endpoint,
             profile_id=profile_id,

@@ -2,6 +2,9 @@
 
 import enum
 import ipaddress
+import re
+from collections.abc import Iterable
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -9,16 +12,19 @@ import attrs
 from sectigo_async.errors import ConfigurationError
 
 __all__ = [
+    "ClientCertificate",
     "Config",
     "DEFAULT",
     "Default",
     "Environment",
     "PRODUCTION_ENDPOINT",
     "Timeout",
+    "normalise_endpoint",
 ]
 
 PRODUCTION_ENDPOINT = "https://iot.sectigo.com"
 _PRODUCTION_HOST = "iot.sectigo.com"
+_HOST_AND_PORT = re.compile(r"([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 
 
 class Default(enum.Enum):
@@ -71,7 +77,13 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _normalise(url: SplitResult) -> str:
+def normalise_endpoint(endpoint: str) -> str:
+    """Return scheme, host, port and path of an endpoint, spelt in the one way that everything is bound to.
+
+    Raises:
+        ConfigurationError: it is no URL, or carries more than that.
+    """
+    url = _split(endpoint)
     host = (url.hostname or "").lower()
     if ":" in host:
         host = f"[{host}]"
@@ -125,6 +137,30 @@ def _guard(url: SplitResult, environment: Environment) -> None:
         raise ConfigurationError(f"plain http to {host} would show the password to the network", hint="use https")
 
 
+def _login_hosts(hosts: Iterable[str]) -> tuple[str, ...]:
+    """Return host:port for each host, in lower case, with the port of https where none is given."""
+    normal = []
+    for host in hosts:
+        found = _HOST_AND_PORT.fullmatch(host.strip().lower())
+        if found is None:
+            raise ConfigurationError(f"{host!r} is not a host and port", hint="write it like login.example.com:443")
+        normal.append(f"{found[1]}:{found[2] or 443}")
+    return tuple(normal)
+
+
+@attrs.frozen(kw_only=True)
+class ClientCertificate:
+    """The TLS client certificate of an account that signs in with one (api.md 3). It is used for nothing else.
+
+    Attributes:
+        certificate: PEM file with the certificate, and its chain if it has one.
+        key: PEM file with the private key, without a password; the same file when not given.
+    """
+
+    certificate: Path
+    key: Path | None = None
+
+
 @attrs.frozen(kw_only=True)
 class Config:
     """Where the service is and how patient to be. Holds no secrets.
@@ -141,6 +177,11 @@ class Config:
         connections: how many requests are under way at once (1 or more).
         reply_limit: the longest JSON reply that is read, in bytes.
         archive_limit: the longest archive that is held in memory, in bytes.
+        ca_bundle: PEM file of certificate authorities to trust for TLS, besides those of the operating system.
+        client_certificate: what to sign in with where the service asks for it.
+        login_hosts: host:port pairs where signing in with a client certificate may go. Without: the endpoint's
+            own, and in production any host of sectigo.com.
+        trust_anchors: PEM file of the roots that issued certificates must lead to, where a call names none.
     """
 
     endpoint: str
@@ -152,11 +193,14 @@ class Config:
     connections: int = attrs.field(default=20, validator=attrs.validators.ge(1))
     reply_limit: int = 32 * 1024 * 1024
     archive_limit: int = 64 * 1024 * 1024
+    ca_bundle: Path | None = None
+    client_certificate: ClientCertificate | None = None
+    login_hosts: tuple[str, ...] = attrs.field(default=(), converter=_login_hosts)
+    trust_anchors: Path | None = None
 
     def __attrs_post_init__(self) -> None:
-        url = _split(self.endpoint)
-        _guard(url, self.environment)
-        object.__setattr__(self, "endpoint", _normalise(url))
+        _guard(_split(self.endpoint), self.environment)
+        object.__setattr__(self, "endpoint", normalise_endpoint(self.endpoint))
 
     @classmethod
     def create(cls, endpoint: str | None = None, environment: Environment | str | None = None) -> "Config":

@@ -6,16 +6,22 @@ time and is given back when its reply is closed.
 
 import asyncio
 import functools
+import os
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import httpx
 
-from sectigo_async.config import Config, is_loopback
+from sectigo_async.config import ClientCertificate, is_loopback
 from sectigo_async.errors import ConfigurationError
+from sectigo_async.text import one_line
+
+_OTHERS_MAY_WRITE = 0o022
 
 FRESH = "sectigo_async.fresh_connection"
 """Request extension: send this one over a connection that nobody used before."""
@@ -27,13 +33,59 @@ LEASED = "sectigo_async.lease.complete"
 
 
 @functools.cache
-def shared_ssl_context() -> ssl.SSLContext:
-    """Return the process's TLS context, which trusts what the operating system trusts."""
+def shared_ssl_context(ca_bundle: Path | None) -> ssl.SSLContext:
+    """Return the process's TLS context, which trusts what the operating system trusts, and `ca_bundle` besides.
+
+    Raises:
+        ConfigurationError: the bundle holds no certificates.
+    """
+    return _new_ssl_context(ca_bundle)
+
+
+def client_certificate_context(certificate: ClientCertificate, ca_bundle: Path | None) -> ssl.SSLContext:
+    """Return a TLS context that shows a client certificate; it is for signing in and nothing else.
+
+    Raises:
+        ConfigurationError: the files are no certificate with its key, or others may write to them.
+    """
+    key = certificate.key or certificate.certificate
+    for path in {certificate.certificate, key}:
+        with suppress(OSError):  # A file that is missing is told below.
+            if os.name == "posix" and path.stat().st_mode & _OTHERS_MAY_WRITE:
+                raise ConfigurationError(f"others may write to {path}", hint=f"chmod go-w {path}")
+    context = _new_ssl_context(ca_bundle)
+    try:
+        # Without a password of its own, a key that has one would make OpenSSL ask for it on the terminal.
+        context.load_cert_chain(certificate.certificate, key, password="")
+    except (OSError, ValueError) as error:
+        problem = f"{certificate.certificate} and {key} are no client certificate with its key: {_reason(error)}"
+    else:
+        return context
+    raise ConfigurationError(
+        problem, hint="SECTIGO_CLIENT_CERT and SECTIGO_CLIENT_KEY name PEM files, the key without a password"
+    )
+
+
+def _new_ssl_context(ca_bundle: Path | None) -> ssl.SSLContext:
     import truststore
 
     context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+    if ca_bundle is None:
+        return context
+    try:
+        context.load_verify_locations(ca_bundle)
+    except (OSError, ValueError) as error:
+        problem = f"{ca_bundle} is no file of certificate authorities: {_reason(error)}"
+    else:
+        return context
+    raise ConfigurationError(problem, hint="SECTIGO_CA_BUNDLE names a PEM file with one certificate or more")
+
+
+def _reason(error: Exception) -> str:
+    """Return what OpenSSL or the system has to say; their errors carry numbers and places of source code."""
+    said = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    return one_line(str(said))
 
 
 def _proxy(address: str | None) -> httpx.Proxy | None:
@@ -63,28 +115,30 @@ def environment_proxy(endpoint: str) -> str | None:
 
 
 def open_connections(
-    config: Config, *, ssl_context: ssl.SSLContext | None, proxy: str | None
+    endpoint: str, *, size: int, ssl_context: ssl.SSLContext | None, ca_bundle: Path | None, proxy: str | None
 ) -> httpx.AsyncBaseTransport:
-    """Return the transport for `config`: leased connections to its endpoint.
+    """Return leased connections to an endpoint.
 
     Args:
-        config: endpoint and number of connections.
+        endpoint: URL whose origin they lead to.
+        size: how many are in use at once at most (1 or more).
         ssl_context: TLS context; the shared one when not given.
+        ca_bundle: certificate authorities that the shared one trusts besides the operating system's.
         proxy: URL of a proxy; what the environment says when not given.
 
     Raises:
-        ConfigurationError: the proxy is none.
+        ConfigurationError: the proxy is none, or the bundle holds no certificates.
     """
-    plain = urlsplit(config.endpoint).scheme == "http"
-    context = False if plain else ssl_context or shared_ssl_context()
-    via = _proxy(proxy or environment_proxy(config.endpoint))
+    plain = urlsplit(endpoint).scheme == "http"
+    context = False if plain else ssl_context or shared_ssl_context(ca_bundle)
+    via = _proxy(proxy or environment_proxy(endpoint))
 
     def connect() -> httpx.AsyncBaseTransport:
         return httpx.AsyncHTTPTransport(
             verify=context, proxy=via, trust_env=False, limits=httpx.Limits(max_connections=1)
         )
 
-    return LeasedTransport(config.connections, connect)
+    return LeasedTransport(size, connect)
 
 
 class LeasedTransport(httpx.AsyncBaseTransport):

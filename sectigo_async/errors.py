@@ -8,7 +8,11 @@ SectigoError
 │   ├── InvalidCredentialsError     the service refused user name and password
 │   ├── NotAuthorizedError          right password, but the account may not use the API
 │   ├── ClientCertificateRequiredError  the account signs in with a TLS client certificate
-│   └── SignInRequiredError         no password at hand, or the tokens are no longer accepted
+│   ├── SignInRequiredError         no password at hand, or the tokens are no longer accepted
+│   └── CredentialStoreError        the place where a login is kept cannot be used
+│       ├── KeyringUnavailableError there is no keyring, or none that is safe
+│       ├── KeyringLockedError      the keyring is locked, and nobody unlocked it
+│       └── KeyringTimeoutError     the keyring did not answer in time
 ├── ServiceError                    the service answered, but not with what was asked for
 │   ├── BadRequestError             400, 409, 422: the service says what is wrong with the request
 │   ├── PermissionDeniedError       403
@@ -54,10 +58,14 @@ __all__ = [
     "ClientCertificateRequiredError",
     "ConfigurationError",
     "ConnectFailedError",
+    "CredentialStoreError",
     "FileError",
     "InvalidArgumentError",
     "InvalidCSRError",
     "InvalidCredentialsError",
+    "KeyringLockedError",
+    "KeyringTimeoutError",
+    "KeyringUnavailableError",
     "NoReplyError",
     "NotAuthorizedError",
     "NotFoundError",
@@ -126,11 +134,27 @@ class NotAuthorizedError(AuthenticationError):
 
 
 class ClientCertificateRequiredError(AuthenticationError):
-    """The account must sign in with a TLS client certificate (307)."""
+    """The account must sign in with a TLS client certificate (307), and there is none, or nowhere safe to send it."""
 
 
 class SignInRequiredError(AuthenticationError):
     """There is no password at hand, or the service no longer accepts the tokens."""
+
+
+class CredentialStoreError(AuthenticationError):
+    """The place where a login is kept cannot be used: the keyring, a file, or the lock that guards them."""
+
+
+class KeyringUnavailableError(CredentialStoreError):
+    """There is no keyring of the operating system, or none that keeps a secret secret."""
+
+
+class KeyringLockedError(CredentialStoreError):
+    """The keyring is locked, and nobody unlocked it."""
+
+
+class KeyringTimeoutError(CredentialStoreError):
+    """The keyring did not answer in time."""
 
 
 class ServiceError(SectigoError):

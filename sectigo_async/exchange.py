@@ -91,12 +91,16 @@ class Exchanger:
         http: carries the requests.
         config: endpoint, time-outs and limits.
         user_agent: value of the header.
+        base: what the paths of the calls follow; the endpoint when not given.
     """
 
-    def __init__(self, http: httpx.AsyncBaseTransport, config: Config, user_agent: str) -> None:
+    def __init__(
+        self, http: httpx.AsyncBaseTransport, config: Config, user_agent: str, *, base: str | None = None
+    ) -> None:
         self._http = http
         self._config = config
         self._user_agent = user_agent
+        self._base = config.endpoint if base is None else base
 
     async def exchange(
         self, call: Call[Any], token: Secret | None, attempt: Attempt, into: BinaryIO | None = None
@@ -118,7 +122,7 @@ class Exchanger:
         attempt.begin()
         try:
             response = await self._http.handle_async_request(self._request(call, token, attempt))
-            response.request = httpx.Request(call.method, self._config.endpoint + call.path)
+            response.request = httpx.Request(call.method, self._base + call.path)
             try:
                 result = await self._read(response, call, token, into)
             finally:
@@ -148,7 +152,7 @@ class Exchanger:
         limits = httpx.Timeout(config.read_timeout, connect=config.connect_timeout)
         return httpx.Request(
             call.method,
-            config.endpoint + call.path,
+            self._base + call.path,
             headers=headers,
             content=call.body,
             # An order goes out on a fresh connection: one that the service closes just then would make

@@ -7,9 +7,14 @@ refresh never waits for a connection that the refused call still holds.
 
 import asyncio
 import random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlsplit
 
-from sectigo_async.auth import Send, TokenManager
+import attrs
+
+from sectigo_async.auth import SignIn, TokenManager
 from sectigo_async.clock import Clock
 from sectigo_async.config import DEFAULT, Config, Timeout
 from sectigo_async.errors import (
@@ -32,6 +37,7 @@ from sectigo_async.wire.retry import retry_delay
 T = TypeVar("T")
 
 _UNAUTHORIZED = 401
+_AUTH_LIMIT = 30.0
 _DID_NOT_RUN = frozenset({400, _UNAUTHORIZED, 403, 404, 405, 406, 409, 411, 413, 414, 415, 422, 429, 431})
 """Answers by which a service refuses a request before acting on it."""
 
@@ -101,10 +107,10 @@ class Transport:
             hint="the service may be slow: raise timeout=, or try again later",
         )
 
-    async def sign_in(self) -> None:
-        """Make sure that there is a token."""
+    async def sign_in(self, *, fresh: bool) -> SignIn:
+        """Make sure that there is a token; with `fresh`, a new one for the password."""
         self._check_use()
-        await self._tokens.token()
+        return await self._tokens.sign_in(fresh=fresh)
 
     async def aclose(self) -> None:
         """Take no more calls."""
@@ -127,19 +133,20 @@ class Transport:
         number = 1
         token = await self._tokens.token()
         while True:
-            result = await self._exchanger.exchange(call, token, attempt, into)
+            result = await self._exchanger.exchange(call, token.secret, attempt, into)
             if isinstance(result, Reply) and result.status in _DID_NOT_RUN:
                 attempt.end()
             if isinstance(result, Reply) and result.status == _UNAUTHORIZED:
-                # Authentication comes before execution, so even an order may be sent again (api.md 3).
-                if replaced:
+                # Authentication comes before execution, so even an order may be sent again (api.md 3), once:
+                # unless that token ended while the call waited for a connection, or came from another process.
+                if replaced and token.minted and self._clock.monotonic() < token.good_until:
                     raise _refused(result, call)
                 token = await self._tokens.replace(token)
                 replaced = True
                 continue
             if isinstance(result, Reply) and result.ok:
                 return _read(call, result)
-            delay = self._delay(call, result, number)
+            delay = _delay(call, result, number, self._config.attempts)
             if delay is None:
                 raise _error(call, result)
             number += 1
@@ -148,34 +155,81 @@ class Transport:
                 await run_to_end(_rewind, into)
             token = await self._tokens.token()
 
-    def _delay(self, call: Call[Any], result: Reply | Failure, number: int) -> float | None:
-        reply = result if isinstance(result, Reply) else None
-        return retry_delay(
-            repeatable=call.repeatable,
-            sent=reply is not None or (isinstance(result, Failure) and result.sent),
-            status=result.status,
-            retry_after=None if reply is None else retry_after(reply),
-            attempt=number,
-            attempts=self._config.attempts,
-            jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
-        )
 
+class AuthSender:
+    """What `TokenManager` sends with: no token, no repetition of what was sent, its own time-out.
 
-def auth_sender(exchanger: Exchanger, config: Config) -> Send:
-    """Return what `TokenManager` sends with: one attempt, no token, its own time-out."""
+    Args:
+        exchanger: sends one request once, over connections that calls do not use.
+        config: time-outs, and the client certificate.
+        clock: time between attempts.
+        at: makes an exchanger for another origin, which shows the client certificate.
+    """
 
-    async def send(call: Call[Reply]) -> Reply:
+    def __init__(
+        self,
+        exchanger: Exchanger,
+        config: Config,
+        clock: Clock,
+        at: Callable[[str], AbstractAsyncContextManager[Exchanger]],
+    ) -> None:
+        self._exchanger = exchanger
+        self._config = config
+        self._clock = clock
+        self._at = at
+
+    async def send(self, call: Call[Reply]) -> Reply:
+        """Send `call` to the endpoint; again only while no connection can be made."""
+        return await self._bounded(self._exchanger, call)
+
+    async def send_with_certificate(self, call: Call[Reply], url: str) -> Reply:
+        """Send `call` to `url`, with the client certificate."""
+        target = urlsplit(url)
+        origin = f"{target.scheme}://{target.netloc}"
+        path = target.path + (f"?{target.query}" if target.query else "")
+        async with self._at(origin) as exchanger:
+            try:
+                return await self._bounded(exchanger, attrs.evolve(call, path=path))
+            except NoReplyError as error:
+                error.hint = "check SECTIGO_CLIENT_CERT and SECTIGO_CLIENT_KEY, and SECTIGO_CA_BUNDLE"
+                raise
+
+    async def _bounded(self, exchanger: Exchanger, call: Call[Reply]) -> Reply:
         result: Reply | Failure
         try:
-            async with asyncio.timeout(config.connect_timeout + config.read_timeout):
-                result = await exchanger.exchange(call, None, Attempt())
+            async with asyncio.timeout(min(_AUTH_LIMIT, self._config.connect_timeout + self._config.read_timeout)):
+                result = await self._attempts(exchanger, call)
         except TimeoutError:
             result = Failure("the service did not answer in time", sent=True, timed_out=True)
         if isinstance(result, Reply):
             return result
         raise _no_reply(call, result)
 
-    return send
+    async def _attempts(self, exchanger: Exchanger, call: Call[Reply]) -> Reply | Failure:
+        number = 1
+        while True:
+            result = await exchanger.exchange(call, None, Attempt())
+            if isinstance(result, Reply) or result.sent:
+                return result
+            delay = _delay(call, result, number, self._config.attempts)
+            if delay is None:
+                return result
+            number += 1
+            await self._clock.sleep(delay)
+
+
+def _delay(call: Call[Any], result: Reply | Failure, number: int, attempts: int) -> float | None:
+    """Return the seconds to wait before attempt `number` is followed by another; `None` to stop."""
+    reply = result if isinstance(result, Reply) else None
+    return retry_delay(
+        repeatable=call.repeatable,
+        sent=reply is not None or (isinstance(result, Failure) and result.sent),
+        status=result.status,
+        retry_after=None if reply is None else retry_after(reply),
+        attempt=number,
+        attempts=attempts,
+        jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
+    )
 
 
 def _rewind(file: BinaryIO) -> None:

@@ -2,15 +2,18 @@
 
 import io
 import sys
+from pathlib import Path
 from typing import Annotated
 
+import attrs
 import typer
 
 from sectigo_async import Secret, __version__
 from sectigo_async_cli import exit_codes
-from sectigo_async_cli.commands import account, batches, certificates, sandbox
-from sectigo_async_cli.context import Settings
+from sectigo_async_cli.commands import account, batches, certificates, login, sandbox
+from sectigo_async_cli.context import Settings, read_env_file
 from sectigo_async_cli.output import give_up_stdout, print_text, say
+from sectigo_async_cli.run import reported
 
 app = typer.Typer(
     name="sectigo-async",
@@ -42,7 +45,7 @@ def options(
         str | None, typer.Option("--password", "-p", help="Their password; better SECTIGO_PASSWORD.")
     ] = None,
     profile: Annotated[
-        str | None, typer.Option("--profile", "-P", envvar="SECTIGO_PROFILE", help="Profile to order under.")
+        str | None, typer.Option("--profile", "-P", help="Profile to order under; or SECTIGO_PROFILE.")
     ] = None,
     environment: Annotated[
         str | None,
@@ -56,6 +59,13 @@ def options(
     endpoint: Annotated[
         str | None, typer.Option("--endpoint", "--url", "-e", help="URL of the service; or SECTIGO_ENDPOINT.")
     ] = None,
+    account: Annotated[
+        str | None, typer.Option("--account", help="Account that `login` made; or SECTIGO_ACCOUNT.")
+    ] = None,
+    env_file: Annotated[
+        Path | None,
+        typer.Option("--env-file", help="Take SECTIGO_ variables from this file; none is read by itself."),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
@@ -65,16 +75,22 @@ def options(
     del version
     if password is not None:
         say("warning: a password on the command line can be seen by others on this machine; use SECTIGO_PASSWORD")
-    ctx.obj = Settings(
+    base = Settings(debug=debug)
+    if env_file is not None:
+        with reported(base):
+            base = attrs.evolve(base, environ=read_env_file(env_file), env_file=env_file)
+    ctx.obj = attrs.evolve(
+        base,
         username=username,
         password=Secret(password) if password else None,
         profile=profile,
         environment=environment,
         endpoint=endpoint,
-        debug=debug,
+        account=account,
     )
 
 
+login.register(app)
 account.register(app)
 batches.register(app)
 certificates.register(app)

@@ -1,14 +1,17 @@
 """What the global options say, and the client they make."""
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 
 import attrs
-import platformdirs
 import typer
 
-from sectigo_async import Config, FileTokenStore, Secret, SectigoClient
-from sectigo_async.credentials import Credentials, resolve_credentials
-from sectigo_async.errors import SignInRequiredError
+from sectigo_async import Secret, SectigoClient, SystemClock
+from sectigo_async.credentials import Resolved, SharedLogin, resolve
+from sectigo_async.errors import ConfigurationError, CredentialStoreError, SignInRequiredError
+from sectigo_async_cli.output import say
+from sectigo_async_cli.prompts import ask, ask_secret, is_interactive
 
 _LONGEST_ID = 18
 
@@ -20,49 +23,113 @@ class Settings:
     Attributes:
         username: who signs in.
         password: their password.
+        password_source: where that came from.
         profile: profile to order under where a command names none.
         environment: what the endpoint is for.
         endpoint: URL of the service.
+        account: name of an account that `login` made.
+        environ: the environment, with what `--env-file` adds to it.
+        env_file: the file of `--env-file`.
         debug: whether errors come with a traceback.
     """
 
     username: str | None = None
     password: Secret | None = None
+    password_source: str = "argument"  # noqa: S105 - no password
     profile: str | None = None
     environment: str | None = None
     endpoint: str | None = None
+    account: str | None = None
+    environ: Mapping[str, str] = attrs.field(factory=lambda: os.environ, repr=False)
+    env_file: Path | None = None
     debug: bool = False
 
-    def credentials(self) -> Credentials:
-        """Return who signs in, from the options and the environment."""
-        return resolve_credentials(self.username, self.password)
-
-    def config(self) -> Config:
-        """Return the configuration, from the options and the environment."""
-        endpoint = self.endpoint or os.environ.get("SECTIGO_ENDPOINT")
-        return Config.create(endpoint, self.environment or os.environ.get("SECTIGO_ENVIRONMENT"))
-
-    def token_store(self) -> FileTokenStore:
-        """Return the store by which one command's access token serves the next.
-
-        Raises:
-            SignInRequiredError: nobody knows who signs in.
-        """
-        username = self.credentials().username
-        if not username:
-            raise SignInRequiredError("not signed in: no user name", hint="set SECTIGO_USERNAME and SECTIGO_PASSWORD")
-        directory = platformdirs.user_state_path("sectigo-async") / "tokens"
-        return FileTokenStore(directory, endpoint=self.config().endpoint, username=username)
+    def resolve(self, *, store: str | None = None, signing_in: bool = False) -> Resolved:
+        """Return who signs in where, from the options, the environment and the account."""
+        found = resolve(
+            username=self.username,
+            password=self.password,
+            endpoint=self.endpoint,
+            environment=self.environment,
+            account=self.account,
+            store=store,
+            environ=self.environ,
+            interactive=is_interactive(),
+            signing_in=signing_in,
+        )
+        if self.password is None:
+            return found
+        return attrs.evolve(found, credentials=attrs.evolve(found.credentials, password_source=self.password_source))
 
     def client(self) -> SectigoClient:
         """Return a client for these settings."""
-        found = self.credentials()
-        return SectigoClient(
-            username=found.username,
-            password=found.password,
-            config=self.config(),
-            token_store=self.token_store(),
+        found = self.resolve()
+        return SectigoClient(config=found.config, credentials=found.credentials)
+
+    async def what_is_missing(self) -> str:
+        """Return what there is to sign in with is lacking; empty where a person need not be asked."""
+        found = self.resolve()
+        given = found.credentials
+        if given.access_token is not None:
+            return ""
+        if given.username is None:
+            return "user name"
+        if given.has_own_password:
+            return ""
+        shared = share(found)
+        token = await shared.access_token()
+        if token is not None and token.left(SystemClock()) != 0:
+            return ""
+        try:
+            if await shared.refresh_token() is not None or await shared.password() is not None:
+                return ""
+        except CredentialStoreError as error:
+            say(f"warning: {error}")
+        return "password"
+
+    def ask_what_is_missing(self, missing: str) -> "Settings":
+        """Return these settings with what a person answers."""
+        place = self.resolve().config.endpoint
+        username = ask(f"User name at {place}: ") if missing == "user name" else self.resolve().credentials.username
+        if not username:
+            raise SignInRequiredError("not signed in: no user name", hint="sign in with `sectigo-async login`")
+        password = ask_secret(f"Password of {username} at {place}: ")
+        if not password:
+            raise SignInRequiredError("not signed in: no password", hint="sign in with `sectigo-async login`")
+        return attrs.evolve(self, username=username, password=Secret(password), password_source="prompt")  # noqa: S106
+
+
+def share(found: Resolved) -> SharedLogin:
+    """Return what the processes of this login share.
+
+    Raises:
+        SignInRequiredError: nobody knows who signs in.
+    """
+    if not found.credentials.username:
+        raise SignInRequiredError(
+            "not signed in: no user name",
+            hint="sign in with `sectigo-async login`, or set SECTIGO_USERNAME and SECTIGO_PASSWORD",
         )
+    return found.credentials.share(found.config.endpoint, SystemClock())
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the environment, and the SECTIGO_ variables of a file where the environment has none of that name.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    import dotenv
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            read = dotenv.dotenv_values(stream=file, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text in UTF-8'}"
+    else:
+        ours = {name: value for name, value in read.items() if name.startswith("SECTIGO_") and value}
+        return ours | dict(os.environ)
+    raise ConfigurationError(problem, hint="--env-file names a file of lines like SECTIGO_USERNAME=ops")
 
 
 def settings(ctx: typer.Context) -> Settings:
@@ -79,8 +146,9 @@ def default_profile(ctx: typer.Context, given: int | None, option: str) -> int:
     """
     if given is not None:
         return given
-    named = settings(ctx).profile
-    if named is None:
+    chosen = settings(ctx)
+    named = chosen.profile or chosen.environ.get("SECTIGO_PROFILE")
+    if not named:
         raise typer.BadParameter(
             f"missing: name one with {option}, or for all commands with -P or SECTIGO_PROFILE", param_hint=option
         )

@@ -1,23 +1,36 @@
 """From a coroutine to an exit code: the one bridge between the command line and the event loop."""
 
 import asyncio
+import re
 import signal
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
 
 import typer
 
-from sectigo_async import SectigoClient, SectigoError
+from sectigo_async import AuthenticationError, SectigoClient, SectigoError
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.output import give_up_stdout, say
+from sectigo_async_cli.prompts import is_interactive
+
+T = TypeVar("T")
+
+_LONGEST_DOTENV = 64 * 1024
 
 
 def run_client(ctx: typer.Context, job: Callable[[SectigoClient], Awaitable[None]]) -> None:
-    """Run `job` with a client made from the global options; end with its exit code."""
+    """Run `job` with a client made from the global options; end with its exit code.
+
+    Where there is nothing to sign in with, a person is asked first, on a terminal.
+    """
     chosen = settings(ctx)
+    if is_interactive() and (missing := run(chosen, chosen.what_is_missing)):
+        with reported(chosen):
+            chosen = chosen.ask_what_is_missing(missing)
 
     async def with_client() -> None:
         async with chosen.client() as client:
@@ -26,28 +39,35 @@ def run_client(ctx: typer.Context, job: Callable[[SectigoClient], Awaitable[None
     run(chosen, with_client)
 
 
-def run(chosen: Settings, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def run(chosen: Settings, job: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run `job` in an event loop; turn errors and signals into one line and an exit code."""
     notes: list[str] = []
 
-    async def watched() -> None:
+    async def watched() -> T:
         task = asyncio.current_task()
         assert task is not None
         with suppress(NotImplementedError):  # Windows
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         try:
-            await job()
+            return await job()
         except asyncio.CancelledError as cancelled:
             notes.extend(getattr(cancelled, "__notes__", []))
             raise
 
+    with reported(chosen, notes):
+        return asyncio.run(watched())
+
+
+@contextmanager
+def reported(chosen: Settings, notes: Sequence[str] = ()) -> Iterator[None]:
+    """Turn what the block raises into one line and an exit code."""
     try:
-        asyncio.run(watched())
+        yield
     except (KeyboardInterrupt, asyncio.CancelledError):
         say("interrupted" + "".join(f"; {note}" for note in notes))
         code = exit_codes.INTERRUPTED
     except SectigoError as error:
-        code = report(error, debug=chosen.debug)
+        code = report(error, chosen)
     except BrokenPipeError:
         # Whoever read the output had enough.
         give_up_stdout()
@@ -62,16 +82,25 @@ def run(chosen: Settings, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         code = report_bug(error, debug=chosen.debug)
     else:
         return
-    raise typer.Exit(code)
+    raise typer.Exit(code) from None
 
 
-def report(error: SectigoError, *, debug: bool) -> int:
+def report(error: SectigoError, chosen: Settings) -> int:
     """Say what failed and the way out, in one line; return the exit code."""
-    if debug:
+    if chosen.debug:
         traceback.print_exception(error)
     hint = f". {error.hint[0].upper()}{error.hint[1:]}." if error.hint else ""
-    say(f"error: {error}{hint}")
+    beside = ""
+    if isinstance(error, AuthenticationError) and chosen.env_file is None and _dotenv_names_ours():
+        beside = " The file .env here names SECTIGO_ variables; it is read only with --env-file .env."
+    say(f"error: {error}{hint}{beside}")
     return exit_codes.exit_code(error)
+
+
+def _dotenv_names_ours() -> bool:
+    with suppress(OSError), Path(".env").open("rb") as file:
+        return re.search(rb"^\s*(export\s+)?SECTIGO_", file.read(_LONGEST_DOTENV), re.MULTILINE) is not None
+    return False
 
 
 def report_bug(error: BaseException, *, debug: bool) -> int:

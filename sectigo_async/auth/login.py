@@ -1,11 +1,14 @@
 """What the service's answers to signing in and refreshing mean (api.md 1a and 3). No I/O here."""
 
 import json
+import re
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 import attrs
 
 from sectigo_async.auth.token import Tokens
+from sectigo_async.config import Config, Environment
 from sectigo_async.errors import (
     AuthenticationError,
     ClientCertificateRequiredError,
@@ -16,6 +19,51 @@ from sectigo_async.errors import (
 from sectigo_async.secrets import Secret
 from sectigo_async.wire.reply import Reply, error_for
 
+# What a URL parser and a person read alike: no user information, no escapes, no trailing dot, ASCII alone.
+_TARGET = re.compile(
+    r"https://(?P<host>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[!-~]*)?",
+    re.IGNORECASE,
+)
+
+
+def certificate_sign_in_url(reply: Reply, config: Config, username: str) -> str:
+    """Return where to sign in with the client certificate, which a 307 to the sign-in asks for (api.md 1a and 3).
+
+    The password goes there, so it is https, and one of: the endpoint's own host and port, a host of
+    `Config.login_hosts`, in production any host of sectigo.com.
+
+    Raises:
+        ClientCertificateRequiredError: there is no certificate to sign in with, or that is nowhere to send it.
+    """
+    if config.client_certificate is None:
+        raise ClientCertificateRequiredError(
+            f"user {username!r} must sign in with a TLS client certificate",
+            hint="set SECTIGO_CLIENT_CERT and SECTIGO_CLIENT_KEY to its files",
+        )
+    location = reply.headers.get("location", "").strip()
+    home = urlsplit(config.endpoint)
+    if re.fullmatch(r"/(?!/)[!-~]*", location) and home.scheme == "https":
+        return f"https://{home.netloc}{location}"
+    found = _TARGET.fullmatch(location)
+    if found is not None:
+        host, port = found["host"].lower(), int(found["port"] or 443)
+        here = home.scheme == "https" and f"{host}:{port}" == _host_and_port(config.endpoint)
+        vendor = config.environment is Environment.PRODUCTION and host.endswith(".sectigo.com")
+        if here or vendor or f"{host}:{port}" in config.login_hosts:
+            return f"https://{host}:{port}{found['path'] or '/'}"
+    raise ClientCertificateRequiredError(
+        f"the service wants user {username!r} to sign in at {reply.quote(location) or 'a place it does not name'}, "
+        "which is not a place to send a password to; nothing was sent there",
+        hint="if that is right, set SECTIGO_LOGIN_HOST to its host:port",
+    )
+
+
+def _host_and_port(endpoint: str) -> str:
+    url = urlsplit(endpoint)
+    host = url.netloc if url.port is None else url.netloc.rpartition(":")[0]
+    return f"{host}:{url.port or 443}"
+
 
 def read_sign_in(reply: Reply, username: str) -> Tokens:
     """Read the answer to a sign-in with user name and password.
@@ -23,23 +71,18 @@ def read_sign_in(reply: Reply, username: str) -> Tokens:
     Raises:
         InvalidCredentialsError: 401.
         NotAuthorizedError: 403.
-        ClientCertificateRequiredError: 307.
         ServiceError: any other answer without tokens.
     """
     if reply.status == 401:  # noqa: PLR2004
         raise InvalidCredentialsError(
             f"the service refused the user name or password of {username!r}",
-            hint="check SECTIGO_USERNAME and SECTIGO_PASSWORD; it is not tried again, because accounts lock",
+            hint="check SECTIGO_USERNAME and SECTIGO_PASSWORD, or sign in again with `sectigo-async login`; "
+            "the same password is not tried again by itself, because accounts lock",
         )
     if reply.status == 403:  # noqa: PLR2004
         raise NotAuthorizedError(
             f"user {username!r} may not use the API",
             hint="ask the administrator of your ecosystem for the role",
-        )
-    if reply.status == 307:  # noqa: PLR2004
-        raise ClientCertificateRequiredError(
-            f"user {username!r} must sign in with a TLS client certificate",
-            hint="this version cannot do that yet; use an account without two-factor sign-in",
         )
     if not reply.ok:
         raise _refusal(reply, "/auth/pwd")

@@ -1,18 +1,26 @@
-"""One token for everybody: minted, kept fresh and renewed by one task, however many wait for it."""
+"""One token for everybody: minted, kept fresh and renewed by one task of one process, however many wait for it."""
 
 import asyncio
 import copy
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
-from sectigo_async.auth.login import read_refresh, read_sign_in
+import attrs
+
+from sectigo_async.auth.login import certificate_sign_in_url, read_refresh, read_sign_in
 from sectigo_async.auth.token import Tokens, read_claims
 from sectigo_async.clock import Clock
-from sectigo_async.credentials import Credentials, StoredToken, TokenStore
+from sectigo_async.config import Config
+from sectigo_async.credentials import Credentials, SharedLogin, StoredToken
 from sectigo_async.errors import (
     AuthenticationError,
+    CallTimeoutError,
     ConfigurationError,
+    ConnectFailedError,
+    CredentialStoreError,
     InvalidCredentialsError,
     NoReplyError,
     SectigoError,
@@ -29,40 +37,101 @@ _log = logging.getLogger("sectigo_async.auth")
 _MARGIN = 0.2
 _LONGEST_MARGIN = 60.0
 _PAUSE_AFTER_FAILURE = 30.0
+_LAST_WAIT = 5.0
+_WITH_A_CERTIFICATE = 307
+ACCESS_TOKEN = "SECTIGO_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 
-Send = Callable[[Call[Reply]], Awaitable[Reply]]
-"""Sends one authentication request over a connection of its own; raises `NoReplyError`."""
+
+class Sender(Protocol):
+    """Sends one authentication request over a connection of its own; raises `NoReplyError`."""
+
+    async def send(self, call: Call[Reply]) -> Reply:
+        """Send `call` to the endpoint."""
+        ...
+
+    async def send_with_certificate(self, call: Call[Reply], url: str) -> Reply:
+        """Send `call` to `url`, with the client certificate."""
+        ...
+
+
+@attrs.frozen(eq=False)
+class AccessToken:
+    """An access token as a call uses it.
+
+    Attributes:
+        secret: the token.
+        good_until: monotonic time of its end, as far as it tells.
+        minted: whether this process got it from the service itself.
+    """
+
+    secret: Secret
+    good_until: float
+    minted: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class SignIn:
+    """Who is signed in, and how that came about.
+
+    Attributes:
+        username: who is signed in; `None` where only a token is known.
+        endpoint: where.
+        source: where the access token came from: `shared token`, `refresh token (keyring)`,
+            `password (SECTIGO_PASSWORD)` and the like.
+        expires_in: seconds until it ends; it is renewed before. `None` where it does not say.
+        first_login: the service's flag of that name: it probably wants the password changed (api.md 3).
+        shared: whether other processes of this user can use the access token.
+        store: name of the store that keeps the refresh token; `None` where it ends with the process.
+    """
+
+    username: str | None
+    endpoint: str
+    source: str
+    expires_in: float | None
+    first_login: bool
+    shared: bool
+    store: str | None
 
 
 class TokenManager:
     """Keeps an access token that is good for the next call.
 
     A token is renewed a little before its end, while it stays in use; if that fails it stays in use to its end.
-    Tasks that need a token at the same time share one renewal, which outlives the cancellation of any of them. A
-    renewal tries the refresh token first and the password next; a refused password is never sent again.
+    Tasks that need a token at the same time share one renewal, which outlives the cancellation of any of them;
+    processes that share a login share it too, by a lock. A renewal takes the token of another process first, the
+    refresh token next and the password last; a refused password is never sent again.
 
     Args:
-        send: sends one authentication request.
-        credentials: who signs in.
+        sender: sends authentication requests.
+        credentials: who signs in, and with what.
+        shared: what the processes of this login share.
+        config: where signing in may go.
         clock: time.
-        store: keeps the access token between processes, where wanted.
     """
 
     def __init__(
-        self, *, send: Send, credentials: Credentials, clock: Clock, store: TokenStore | None = None
+        self, *, sender: Sender, credentials: Credentials, shared: SharedLogin, config: Config, clock: Clock
     ) -> None:
-        self._send = send
+        self._sender = sender
         self._credentials = credentials
+        self._shared = shared
+        self._config = config
         self._clock = clock
-        self._store = store
-        self._store_read = store is None
-        self._tokens: Tokens | None = None
+        self._access: AccessToken | None = None
+        self._refresh: Secret | None = None
         self._fresh_until = 0.0
-        self._good_until = 0.0
+        self._source = ""
+        self._first_login = False
+        self._is_shared = False
         self._renewal: asyncio.Task[SectigoError | None] | None = None
-        self._refusal: str | None = None
+        self._refresh_token_at_stake = False
+        self._refused: Secret | None = None
+        if credentials.access_token is not None:
+            self._access = AccessToken(credentials.access_token, float("inf"))
+            self._fresh_until = float("inf")
+            self._source = ACCESS_TOKEN
 
-    async def token(self) -> Secret:
+    async def token(self) -> AccessToken:
         """Return an access token, signing in or refreshing first where needed.
 
         Raises:
@@ -71,40 +140,75 @@ class TokenManager:
             ServiceError: the service answered with something else.
         """
         now = self._clock.monotonic()
-        if self._tokens is None or now >= self._good_until:
+        if self._access is None or now >= self._access.good_until:
             await self._renew()
-        elif now >= self._fresh_until and self._tokens.refresh is not None:
+        elif now >= self._fresh_until and (self._refresh is not None or self._shared.store is not None):
             # Still good: nobody waits for the next one.
             self._start_renewal()
-        assert self._tokens is not None
-        return self._tokens.access
+        assert self._access is not None
+        return self._access
 
-    async def replace(self, failed: Secret) -> Secret:
+    async def replace(self, failed: AccessToken) -> AccessToken:
         """Return another token than `failed`, which the service answered with 401.
 
         Where somebody else has replaced it already, nothing is sent.
         """
-        if self._tokens is None or self._tokens.access == failed:
-            self._fresh_until = self._good_until = 0.0
+        if self._access is None or self._access.secret == failed.secret:
+            self._access = AccessToken(failed.secret, good_until=0.0)
+            self._fresh_until = 0.0
             await self._renew()
-        assert self._tokens is not None
-        return self._tokens.access
+        assert self._access is not None
+        return self._access
+
+    async def sign_in(self, *, fresh: bool) -> SignIn:
+        """Make sure that there is a token.
+
+        Args:
+            fresh: sign in with the password, whatever tokens there are, and even if it was refused before.
+        """
+        if fresh:
+            while self._renewal is not None:
+                await asyncio.wait([self._renewal])
+            await self._wait_for(self._start_renewal(fresh=True))
+        else:
+            await self.token()
+        assert self._access is not None
+        left = self._access.good_until - self._clock.monotonic()
+        return SignIn(
+            username=self._credentials.username,
+            endpoint=self._config.endpoint,
+            source=self._source,
+            expires_in=None if left == float("inf") else left,
+            first_login=self._first_login,
+            shared=self._is_shared,
+            store=None if self._shared.store is None else self._shared.store.name,
+        )
 
     async def aclose(self) -> None:
-        """Stop a renewal under way."""
-        if self._renewal is not None:
-            self._renewal.cancel()
-            await asyncio.wait([self._renewal])
+        """Stop a renewal under way.
 
-    def _start_renewal(self) -> "asyncio.Task[SectigoError | None]":
+        One that has a stored refresh token in the air is given a little time: the service may have taken the old
+        one back, and the new one is in the reply.
+        """
+        renewal = self._renewal
+        if renewal is None:
+            return
+        if self._refresh_token_at_stake:
+            await asyncio.wait([renewal], timeout=_LAST_WAIT)
+        renewal.cancel()
+        await asyncio.wait([renewal])
+
+    def _start_renewal(self, *, fresh: bool = False) -> "asyncio.Task[SectigoError | None]":
         if self._renewal is None or self._renewal.done():
-            self._renewal = asyncio.get_running_loop().create_task(self._obtain())
+            self._renewal = asyncio.get_running_loop().create_task(self._obtain(fresh=fresh))
             self._renewal.add_done_callback(self._renewal_done)
         return self._renewal
 
     async def _renew(self) -> None:
+        await self._wait_for(self._start_renewal())
+
+    async def _wait_for(self, renewal: "asyncio.Task[SectigoError | None]") -> None:
         """Wait for the one renewal; raise an error of this waiter's own."""
-        renewal = self._start_renewal()
         # Not awaited directly: neither may this task's cancellation end the renewal, nor the other way round.
         await asyncio.wait([renewal])
         if renewal.cancelled():
@@ -119,88 +223,160 @@ class TokenManager:
         if not renewal.cancelled():
             renewal.exception()  # Marks it as seen where nobody waited.
 
-    async def _obtain(self) -> SectigoError | None:
+    async def _obtain(self, *, fresh: bool) -> SectigoError | None:
         """Get a new token, or return what prevents it where the old one is no longer good."""
-        if not self._store_read:
-            self._store_read = True
-            if await self._adopt_stored():
-                return None
         self._fresh_until += _PAUSE_AFTER_FAILURE  # Whatever comes of this, the next try is not at once.
         try:
-            tokens = await self._refreshed() or await self._signed_in()
+            async with self._shared.locked():
+                if fresh:
+                    await self._signed_in(fresh=True)
+                elif not await self._adopt_shared():
+                    await self._mint()
         except SectigoError as error:
             now = self._clock.monotonic()
-            if now >= self._good_until:
+            if fresh or self._access is None or now >= self._access.good_until:
                 return error
-            _log.warning("the token could not be refreshed; the old one stays in use while it is good")
+            _log.warning("the token could not be refreshed, the old one stays in use while it is good: %s", error)
             self._fresh_until = now + _PAUSE_AFTER_FAILURE
-            return None
-        self._adopt(tokens)
-        await self._keep(tokens)
         return None
 
-    async def _refreshed(self) -> Tokens | None:
-        refresh = self._tokens.refresh if self._tokens else None
-        if refresh is None:
-            return None
-        try:
-            return read_refresh(await self._send(calls.refresh(refresh)), refresh)
-        except (ServiceError, NoReplyError, AuthenticationError):
-            if self._credentials.password is None:
-                raise
-            return None  # The refresh call is known to fail at times (api.md 3); the password is at hand.
-
-    async def _signed_in(self) -> Tokens:
-        username, password = self._credentials.username, self._credentials.password
-        if self._refusal is not None:
-            raise InvalidCredentialsError(self._refusal, hint="start again with the right password")
-        if not username or password is None:
-            missing = "password" if username else "user name and password"
-            raise SignInRequiredError(
-                f"not signed in: no {missing}", hint="set SECTIGO_USERNAME and SECTIGO_PASSWORD"
-            )
-        reply = await self._send(calls.sign_in(username, password))
-        try:
-            return read_sign_in(reply, username)
-        except InvalidCredentialsError as error:
-            self._refusal = str(error)
-            raise
-
-    async def _adopt_stored(self) -> bool:
-        assert self._store is not None
-        try:
-            stored = await self._store.load()
-        except OSError as error:
-            _log.warning("the stored token cannot be read: %s", error)
+    async def _adopt_shared(self) -> bool:
+        """Take over a token that another process has got; say whether there was one."""
+        shared = await self._shared.access_token()
+        if shared is None or (self._access is not None and shared.token == self._access.secret):
             return False
-        if stored is None or (stored.expires_at is not None and stored.expires_at <= self._clock.time()):
+        left = shared.left(self._clock)
+        if left is not None and left <= 0:
             return False
-        left = None if stored.expires_at is None else stored.expires_at - self._clock.time()
-        self._set(Tokens(access=stored.access, refresh=None), left)
+        self._use(shared.token, left, shared.lifetime, minted=False)
+        self._source, self._is_shared = "shared token", True
         return True
 
-    async def _keep(self, tokens: Tokens) -> None:
-        if self._store is None:
-            return
-        claims = read_claims(tokens.access)
+    async def _mint(self) -> None:
+        """Get new tokens from the service: by the refresh token, or else by the password."""
+        obstacle: SectigoError | None = None
         try:
-            await self._store.save(StoredToken(access=tokens.access, expires_at=claims.expires_at))
-        except OSError as error:
-            _log.warning("the token cannot be stored: %s", error)
+            if await self._refreshed():
+                return
+        except ConnectFailedError:
+            raise  # Where nothing can be sent, a password cannot help.
+        except (ServiceError, NoReplyError, AuthenticationError) as error:
+            # The refresh call is known to fail at times (api.md 3); there may be a password.
+            obstacle = error
+        await self._signed_in(obstacle)
 
-    def _adopt(self, tokens: Tokens) -> None:
+    async def _refreshed(self) -> bool:
+        """Refresh; say whether the service took the refresh token, if there is one."""
+        store = self._shared.store
+        refresh = self._refresh if store is None else await self._shared.refresh_token() or self._refresh
+        if refresh is None:
+            return False
+        with self._at_stake():
+            tokens = read_refresh(await self._send_refresh(refresh), refresh)
+            if tokens is not None:
+                await self._adopt(tokens, f"refresh token ({store.name})" if store else "refresh token")
+                return True
+        self._refresh = None
+        try:
+            await self._shared.forget_refresh_token(refresh)
+        except CredentialStoreError as error:
+            _log.warning("a refresh token that the service refused is still kept: %s", error)
+        return False
+
+    async def _send_refresh(self, refresh: Secret) -> Reply:
+        try:
+            return await self._sender.send(calls.refresh(refresh))
+        except NoReplyError as error:
+            if isinstance(error, ConnectFailedError | CallTimeoutError):
+                raise
+        # Cut off: whether it ran or not, nothing is lost by asking once more.
+        return await self._sender.send(calls.refresh(refresh))
+
+    @contextmanager
+    def _at_stake(self) -> Iterator[None]:
+        self._refresh_token_at_stake = self._shared.store is not None
+        try:
+            yield
+        finally:
+            self._refresh_token_at_stake = False
+
+    async def _signed_in(self, obstacle: SectigoError | None = None, *, fresh: bool = False) -> None:
+        """Sign in with the password; raise `obstacle`, which prevented the refresh, where there is none."""
+        username = self._credentials.username
+        if isinstance(obstacle, CredentialStoreError) and not self._credentials.has_own_password:
+            # What cannot be asked for a token cannot be asked for a password.
+            raise type(obstacle)(f"not signed in: no password for {username!r}, and {obstacle}", hint=obstacle.hint)
+        found = await self._credentials.find_password(self._shared) if username else None
+        if username is None or found is None:
+            raise obstacle or self._sign_in_required()
+        if not fresh and (found.secret == self._refused or await self._shared.was_refused(found.secret)):
+            raise InvalidCredentialsError(
+                f"the service has refused this password of {username!r} before, so it was not sent again",
+                hint="accounts lock; if it is right by now, run `sectigo-async auth`, else sign in anew with "
+                "`sectigo-async login`",
+            )
+        call = calls.sign_in(username, found.secret)
+        reply = await self._sender.send(call)
+        if reply.status == _WITH_A_CERTIFICATE:
+            url = certificate_sign_in_url(reply, self._config, username)
+            reply = await self._sender.send_with_certificate(call, url)
+        try:
+            tokens = read_sign_in(reply, username)
+        except InvalidCredentialsError:
+            self._refused = found.secret
+            await self._shared.note_refusal(found.secret)
+            raise
+        self._refused = None
+        await self._shared.clear_refusal()
+        await self._adopt(tokens, f"password ({found.source})", must_keep=fresh)
+
+    def _sign_in_required(self) -> SignInRequiredError:
+        username = self._credentials.username
+        if self._access is not None and self._source == ACCESS_TOKEN:
+            problem = f"the service no longer accepts {ACCESS_TOKEN}"
+        elif username is None:
+            problem = "not signed in: no user name"
+        elif self._access is not None:
+            problem = f"the service no longer accepts the login of {username!r}, and there is no password to renew it"
+        else:
+            problem = f"not signed in: no password for {username!r}"
+        return SignInRequiredError(
+            problem, hint="sign in with `sectigo-async login`, or set SECTIGO_USERNAME and SECTIGO_PASSWORD"
+        )
+
+    async def _adopt(self, tokens: Tokens, source: str, *, must_keep: bool = False) -> None:
+        """Use new tokens from here on, and let other processes do so.
+
+        Args:
+            tokens: what the service gave.
+            source: what they were given for.
+            must_keep: whether it is an error that the refresh token cannot be kept.
+        """
         claims = read_claims(tokens.access)
         if claims.first_login:
-            _log.warning("the service marks this as the first login: it may want the password changed")
-        self._set(tokens, claims.lifetime)
+            _log.warning(
+                "the service marks this as the first login of the account: if calls are refused, sign in to the "
+                "portal once and set a new password"
+            )
+        self._use(tokens.access, claims.lifetime, claims.lifetime, minted=True)
+        self._refresh, self._source, self._first_login = tokens.refresh, source, claims.first_login
+        if tokens.refresh is not None:
+            try:
+                await self._shared.save_refresh_token(tokens.refresh, read_claims(tokens.refresh).lifetime)
+            except CredentialStoreError as error:
+                if must_keep:
+                    raise
+                _log.warning("the new refresh token cannot be kept, so the next program must sign in: %s", error)
+        stored = StoredToken.received(tokens.access, claims.lifetime, self._clock)
+        self._is_shared = await self._shared.share_access_token(stored)
 
-    def _set(self, tokens: Tokens, lifetime: float | None) -> None:
+    def _use(self, token: Secret, left: float | None, lifetime: float | None, *, minted: bool) -> None:
         now = self._clock.monotonic()
-        self._tokens = tokens
-        if lifetime is None:
-            self._fresh_until = self._good_until = float("inf")
+        if left is None or lifetime is None:
+            self._access = AccessToken(token, good_until=float("inf"), minted=minted)
+            self._fresh_until = float("inf")
             return
         # Jitter keeps processes that started together from refreshing together.
         margin = min(_LONGEST_MARGIN, _MARGIN * lifetime) * random.uniform(0.8, 1.0)  # noqa: S311
-        self._good_until = now + lifetime
-        self._fresh_until = now + lifetime - margin
+        self._access = AccessToken(token, good_until=now + left, minted=minted)
+        self._fresh_until = now + left - margin

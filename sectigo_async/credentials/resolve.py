@@ -1,54 +1,353 @@
-"""The precedence of credentials, in one function."""
+"""Who signs in where, and with what: the precedence of arguments, environment, account, keyring and prompt."""
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import attrs
 
+from sectigo_async.clock import Clock
+from sectigo_async.config import ClientCertificate, Config, Environment, normalise_endpoint
+from sectigo_async.credentials.accounts import DEFAULT_ACCOUNT, Account, Accounts
+from sectigo_async.credentials.keyring_store import DEFAULT_TIMEOUT, INTERACTIVE_TIMEOUT, KeyringStore
+from sectigo_async.credentials.login import Login
+from sectigo_async.credentials.shared import SharedLogin
+from sectigo_async.credentials.state import state_directory
+from sectigo_async.credentials.stores import CredentialStore, FileStore, RefreshTokenFile, read_secret_file
+from sectigo_async.errors import ConfigurationError, CredentialStoreError
 from sectigo_async.secrets import Secret
+from sectigo_async.variables import VARIABLES, read_variables
+
+_LONGEST_TIMEOUT = 3600.0
+_STORES = ("auto", "keyring", "file", "memory")
+_OF_ONE_LOGIN = (
+    "SECTIGO_USERNAME",
+    "SECTIGO_PASSWORD",
+    "SECTIGO_PASSWORD_FILE",
+    "SECTIGO_ACCESS_TOKEN",
+    "SECTIGO_REFRESH_TOKEN_FILE",
+    "SECTIGO_ENDPOINT",
+    "SECTIGO_ENVIRONMENT",
+)
+_SECRETS = ("SECTIGO_PASSWORD", "SECTIGO_PASSWORD_FILE", "SECTIGO_ACCESS_TOKEN", "SECTIGO_REFRESH_TOKEN_FILE")
+
+
+@attrs.frozen
+class Found:
+    """A secret and where it came from."""
+
+    secret: Secret
+    source: str
 
 
 @attrs.frozen(kw_only=True)
 class Credentials:
-    """Who signs in, and where each part came from.
+    """Who signs in, and what they sign in with.
 
     Attributes:
-        username: the user name, where one is known.
-        password: the password, where one is known.
-        username_source: `argument`, `SECTIGO_USERNAME`, or empty.
-        password_source: `argument`, `SECTIGO_PASSWORD`, or empty.
+        username: who signs in; `None` where nobody knows.
+        password: the password, where the caller or the environment gives one.
+        password_source: where that came from.
+        password_file: a file with the password, read at each sign-in.
+        access_token: a token to use until it is refused.
+        store: where the refresh token and the password are kept between processes, where they are.
+        directory: the directory of the lock and the shared access token; `None` where nothing is shared.
+        cache: whether the access token is shared.
     """
 
-    username: str | None
-    password: Secret | None
-    username_source: str
-    password_source: str
+    username: str | None = None
+    password: Secret | None = None
+    password_source: str = "argument"  # noqa: S105 - no password
+    password_file: Path | None = None
+    access_token: Secret | None = None
+    store: CredentialStore | None = None
+    directory: Path | None = None
+    cache: bool = True
+
+    @property
+    def has_own_password(self) -> bool:
+        """Whether the password comes from the caller or the environment, and not from the store."""
+        return bool(self.password) or self.password_file is not None
+
+    def share(self, endpoint: str, clock: Clock) -> SharedLogin:
+        """Return what the processes of this login share at the normalised `endpoint`."""
+        return SharedLogin(
+            Login(endpoint, self.username or ""),
+            store=self.store if self.username else None,
+            directory=self.directory if self.username else None,
+            cache=self.cache and self.access_token is None,
+            clock=clock,
+        )
+
+    async def find_password(self, shared: SharedLogin) -> Found | None:
+        """Return the password to sign in with, or `None`: the caller's, the file's, or the one that is kept.
+
+        Raises:
+            CredentialStoreError: the place that should hold it cannot be used.
+        """
+        if self.password:
+            return Found(self.password, self.password_source)
+        if self.password_file is not None:
+            return Found(await read_secret_file(self.password_file), "SECTIGO_PASSWORD_FILE")
+        kept = await shared.password()
+        return None if kept is None or shared.store is None else Found(kept, shared.store.name)
 
 
-def resolve_credentials(
-    username: str | None,
-    password: str | Secret | None,
+@attrs.frozen
+class Setting:
+    """One setting as it is in force.
+
+    Attributes:
+        value: its value; a secret is masked; empty where there is none.
+        source: where it came from: `argument`, `environment`, `account NAME` or `default`.
+    """
+
+    value: str
+    source: str
+
+
+@attrs.frozen(kw_only=True)
+class Resolved:
+    """What `resolve` found.
+
+    Attributes:
+        config: where the service is, and how to reach it.
+        credentials: who signs in, and with what.
+        account: name of the account in use; empty where it is none.
+        settings: each variable of `VARIABLES` as it is in force.
+    """
+
+    config: Config
+    credentials: Credentials
+    account: str
+    settings: Mapping[str, Setting]
+
+
+def resolve(
     *,
+    username: str | None = None,
+    password: str | Secret | None = None,
+    endpoint: str | None = None,
+    environment: Environment | str | None = None,
+    account: str | None = None,
+    store: str | None = None,
     environ: Mapping[str, str] | None = None,
-) -> Credentials:
-    """Decide which user name and password are used.
+    interactive: bool = False,
+    signing_in: bool = False,
+) -> Resolved:
+    """Decide who signs in where, and with what. Nothing is sent, and no keyring is touched.
 
-    Each of the two, on its own, is
+    Each value, on its own, is
 
     1. the argument, if it is given and not empty;
-    2. `SECTIGO_USERNAME` and `SECTIGO_PASSWORD` of the environment.
+    2. the environment variable;
+    3. for endpoint, environment and user name: what the account says. The account named by the argument comes
+       before the variables of one login (user, secrets, endpoint), which then count for nothing. The account
+       named by SECTIGO_ACCOUNT must agree with them. The account `default` is used only where it agrees.
+       For secrets, where neither 1 nor 2 gives any: what `login` kept in the keyring, or in the store that
+       SECTIGO_CREDENTIAL_STORE names. No other store is tried when that one fails;
+    4. on a terminal, what a person answers: the command line asks, and gives it as the argument.
 
     Args:
         username: the caller's own choice.
         password: the caller's own choice.
+        endpoint: the caller's own choice.
+        environment: the caller's own choice.
+        account: name of an account that `login` made.
+        store: the caller's own choice of SECTIGO_CREDENTIAL_STORE.
         environ: the environment; `os.environ` when not given.
+        interactive: whether a person is there, who may unlock the keyring.
+        signing_in: whether this is for `login` or `logout`: the account need not exist, and there is a store even
+            where the secret is given.
+
+    Raises:
+        ConfigurationError: values that cannot work, or contradict each other.
+        CredentialStoreError: the list of accounts cannot be read.
     """
-    variables = os.environ if environ is None else environ
-    name = username or variables.get("SECTIGO_USERNAME") or None
-    secret = password or variables.get("SECTIGO_PASSWORD") or None
-    return Credentials(
-        username=name,
-        password=Secret(secret) if secret else None,
-        username_source="argument" if username else "SECTIGO_USERNAME" if name else "",
-        password_source="argument" if password else "SECTIGO_PASSWORD" if secret else "",
+    variables = read_variables(os.environ if environ is None else environ)
+    if store:
+        variables["SECTIGO_CREDENTIAL_STORE"] = store
+    name = account or variables.get("SECTIGO_ACCOUNT") or ""
+    found = _account(name, signing_in=signing_in)
+    if account and found is not None:
+        variables = {key: value for key, value in variables.items() if key not in _OF_ONE_LOGIN}
+    who = username or variables.get("SECTIGO_USERNAME") or None
+    where = endpoint or variables.get("SECTIGO_ENDPOINT") or None
+    if found is not None and not _agrees(found, who, where):
+        if name and not signing_in:
+            raise ConfigurationError(
+                f"account {name!r} is {found.username!r} at {found.endpoint}, and not {who or found.username!r} "
+                f"at {where or found.endpoint}",
+                hint="leave out the account, or the user name and endpoint",
+            )
+        found = None
+    purpose = environment or variables.get("SECTIGO_ENVIRONMENT")
+    if found is not None:
+        who, where, purpose = who or found.username, where or found.endpoint, purpose or found.environment
+    config = _config(where, purpose, variables)
+    used = name or DEFAULT_ACCOUNT if found is not None else ""
+    given: dict[str, object] = {"SECTIGO_USERNAME": username, "SECTIGO_PASSWORD": password}
+    given |= {"SECTIGO_ENDPOINT": endpoint, "SECTIGO_ENVIRONMENT": environment, "SECTIGO_ACCOUNT": account}
+    return Resolved(
+        config=config,
+        credentials=_credentials(who, password, variables, found, interactive=interactive, signing_in=signing_in),
+        account=used,
+        settings=_settings(given, variables, config, found, used),
     )
+
+
+def _account(name: str, *, signing_in: bool) -> Account | None:
+    try:
+        directory = state_directory()
+    except CredentialStoreError:
+        if not name:
+            return None  # A container without a home has no accounts.
+        raise
+    found = Accounts(directory).get(name or DEFAULT_ACCOUNT)
+    if found is None and name and not signing_in:
+        raise ConfigurationError(
+            f"there is no account {name!r}", hint=f"make it with: sectigo-async --account {name} login"
+        )
+    return found
+
+
+def _agrees(account: Account, username: str | None, endpoint: str | None) -> bool:
+    return (username is None or username == account.username) and (
+        endpoint is None or normalise_endpoint(endpoint) == account.endpoint
+    )
+
+
+def _config(endpoint: str | None, environment: Environment | str | None, variables: Mapping[str, str]) -> Config:
+    certificate, key = _path(variables, "SECTIGO_CLIENT_CERT"), _path(variables, "SECTIGO_CLIENT_KEY")
+    if key is not None and certificate is None:
+        raise ConfigurationError("SECTIGO_CLIENT_KEY is set without SECTIGO_CLIENT_CERT", hint="set both")
+    return attrs.evolve(
+        Config.create(endpoint, environment),
+        ca_bundle=_path(variables, "SECTIGO_CA_BUNDLE"),
+        client_certificate=None if certificate is None else ClientCertificate(certificate=certificate, key=key),
+        login_hosts=[host for host in variables.get("SECTIGO_LOGIN_HOST", "").split(",") if host.strip()],
+        trust_anchors=_path(variables, "SECTIGO_TRUST_ANCHORS"),
+    )
+
+
+def _credentials(
+    username: str | None,
+    password: str | Secret | None,
+    variables: Mapping[str, str],
+    account: Account | None,
+    *,
+    interactive: bool,
+    signing_in: bool,
+) -> Credentials:
+    if "SECTIGO_PASSWORD" in variables and "SECTIGO_PASSWORD_FILE" in variables:
+        raise ConfigurationError("both SECTIGO_PASSWORD and SECTIGO_PASSWORD_FILE are set", hint="set one of them")
+    kept_in = _choice(variables, "SECTIGO_CREDENTIAL_STORE", _STORES, "auto")
+    cache = _choice(variables, "SECTIGO_TOKEN_CACHE", ("0", "1"), "1") == "1"
+    directory = _path(variables, "SECTIGO_LOCK_DIR")
+    if password:
+        variables = {key: value for key, value in variables.items() if key not in _SECRETS}
+    explicit = bool(password) or any(key in variables for key in _SECRETS)
+    access_token = variables.get("SECTIGO_ACCESS_TOKEN")
+    refresh_token_file = _path(variables, "SECTIGO_REFRESH_TOKEN_FILE")
+    store: CredentialStore | None = None
+    if refresh_token_file is not None and not signing_in:
+        store = RefreshTokenFile(refresh_token_file)
+        # Without a user name, the file tells one login from another.
+        username = username or str(refresh_token_file.absolute())
+    elif (signing_in or not explicit) and kept_in != "memory":
+        kept_in = (account.store if account else "keyring") if kept_in == "auto" else kept_in
+        store = open_store(kept_in, timeout=_keyring_timeout(variables, interactive=interactive), lock_in=directory)
+    if kept_in == "memory" and store is None:
+        directory = None
+    elif directory is None:
+        try:
+            directory = state_directory()
+        except CredentialStoreError:
+            if store is not None:
+                raise
+    secret = password or variables.get("SECTIGO_PASSWORD")
+    return Credentials(
+        username=username,
+        password=Secret(secret) if secret else None,
+        password_source="argument" if password else "SECTIGO_PASSWORD",
+        password_file=_path(variables, "SECTIGO_PASSWORD_FILE"),
+        access_token=Secret(access_token) if access_token and not signing_in else None,
+        store=store,
+        directory=directory,
+        cache=cache,
+    )
+
+
+def open_store(name: str, *, timeout: float = DEFAULT_TIMEOUT, lock_in: Path | None = None) -> CredentialStore:
+    """Return the store of that name.
+
+    Args:
+        name: `keyring` or `file`.
+        timeout: seconds that the keyring may take for one answer.
+        lock_in: directory of the lock that keeps processes from using the keyring at the same time.
+
+    Raises:
+        ConfigurationError: there is no store of that name.
+        CredentialStoreError: the user has no home directory.
+    """
+    if name == "file":
+        return FileStore(state_directory() / "credentials")
+    if name == "keyring":
+        return KeyringStore(timeout=timeout, lock=None if lock_in is None else lock_in / "keyring.lock")
+    raise ConfigurationError(f"there is no store {name!r}", hint="use keyring or file")
+
+
+def _keyring_timeout(variables: Mapping[str, str], *, interactive: bool) -> float:
+    text = variables.get("SECTIGO_KEYRING_TIMEOUT")
+    if text is None:
+        return INTERACTIVE_TIMEOUT if interactive else DEFAULT_TIMEOUT
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _LONGEST_TIMEOUT:
+        raise ConfigurationError(
+            f"SECTIGO_KEYRING_TIMEOUT is {text!r}", hint=f"use seconds, more than 0 and at most {_LONGEST_TIMEOUT:g}"
+        )
+    return seconds
+
+
+def _choice(variables: Mapping[str, str], name: str, choices: tuple[str, ...], default: str) -> str:
+    chosen = variables.get(name, default).strip().lower()
+    if chosen not in choices:
+        raise ConfigurationError(f"{name} is {chosen!r}", hint=f"use one of {', '.join(choices)}")
+    return chosen
+
+
+def _path(variables: Mapping[str, str], name: str) -> Path | None:
+    text = variables.get(name)
+    return None if text is None else Path(text).expanduser()
+
+
+def _settings(
+    given: Mapping[str, object],
+    variables: Mapping[str, str],
+    config: Config,
+    account: Account | None,
+    account_name: str,
+) -> dict[str, Setting]:
+    of_account: dict[str, str] = {}
+    if account is not None:
+        of_account = {"SECTIGO_USERNAME": account.username, "SECTIGO_ENDPOINT": account.endpoint}
+        of_account |= {"SECTIGO_ENVIRONMENT": account.environment, "SECTIGO_CREDENTIAL_STORE": account.store}
+    defaults = {"SECTIGO_ENDPOINT": config.endpoint, "SECTIGO_ENVIRONMENT": config.environment.value}
+    defaults |= {"SECTIGO_ACCOUNT": account_name}
+    settings = {}
+    for variable in VARIABLES:
+        name = variable.name
+        argument = given.get(name)
+        if argument:
+            shown = argument.value if isinstance(argument, Environment) else str(argument)
+            settings[name] = Setting(str(Secret("")) if variable.secret else shown, "argument")
+        elif name in variables:
+            settings[name] = Setting(str(Secret("")) if variable.secret else variables[name], "environment")
+        elif name in of_account:
+            settings[name] = Setting(of_account[name], f"account {account_name}")
+        else:
+            settings[name] = Setting(defaults.get(name, ""), "default")
+    return settings

@@ -1,133 +1,215 @@
-"""Stores for an access token, so that one-shot commands need not sign in each time.
+"""Stores: where the secrets of a login are kept between processes.
 
-A record is bound to one endpoint and one user: switching either never finds the other's token. Only the access
-token is kept here, which lives for minutes; correctness never rests on a record, since the service's 401 decides.
+A store keeps texts, one for each login and `Item`; what they say is the business of `records`.
 """
 
-import asyncio
-import hashlib
-import json
+import enum
+import functools
 import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-import attrs
-
+from sectigo_async.credentials.login import Login
+from sectigo_async.credentials.state import make_private
+from sectigo_async.errors import CredentialStoreError, FileError
+from sectigo_async.files import write_private
 from sectigo_async.secrets import Secret
+from sectigo_async.threads import run_bounded, run_to_end
 
-_VERSION = 1
+_LONGEST = 64 * 1024
+_READ_LIMIT = 10.0
+_OTHERS_MAY_READ = 0o077
+_OTHERS_MAY_WRITE = 0o022
 
 
-@attrs.frozen(kw_only=True)
-class StoredToken:
-    """An access token as kept between processes.
+class Item(enum.Enum):
+    """What is kept of one login."""
 
-    Attributes:
-        access: the token.
-        expires_at: wall-clock time of its end, in seconds since the epoch; `None` if it does not say.
+    PASSWORD = "password"  # noqa: S105 - the name of an item
+    REFRESH_TOKEN = "refresh-token"  # noqa: S105
+    ACCESS_TOKEN = "access-token"  # noqa: S105
+    REFUSAL = "refusal"
+
+
+class CredentialStore(Protocol):
+    """What a store does. `sectigo_async.testing.CredentialStoreContract` tests one of your own.
+
+    A store that does not work raises `CredentialStoreError`, within a bounded time, and never shows a secret.
     """
 
-    access: Secret
-    expires_at: float | None
-
-
-class TokenStore(Protocol):
-    """What a store does. A store that cannot read or write raises `OSError`."""
-
-    async def load(self) -> StoredToken | None:
-        """Return the record, or `None` where there is none that can be read."""
+    @property
+    def name(self) -> str:
+        """What it is called where the source of a credential is told."""
         ...
 
-    async def save(self, token: StoredToken) -> None:
-        """Keep `token` in place of what was kept before."""
+    async def load(self, login: Login, item: Item) -> Secret | None:
+        """Return what is kept, or `None`."""
         ...
 
-    async def erase(self) -> None:
-        """Forget the record; nothing happens where there is none."""
+    async def save(self, login: Login, item: Item, value: Secret) -> None:
+        """Keep `value` in place of what was kept before; when this returns, it is durable."""
+        ...
+
+    async def erase(self, login: Login, item: Item) -> None:
+        """Forget what is kept; nothing happens where there is nothing."""
         ...
 
 
-class MemoryTokenStore:
+class MemoryStore:
     """A store that ends with the process."""
 
+    name = "memory"
+
     def __init__(self) -> None:
-        self._token: StoredToken | None = None
+        self._kept: dict[tuple[Login, Item], Secret] = {}
 
-    async def load(self) -> StoredToken | None:
-        """Return the record, or `None`."""
-        return self._token
+    async def load(self, login: Login, item: Item) -> Secret | None:
+        """Return what is kept, or `None`."""
+        return self._kept.get((login, item))
 
-    async def save(self, token: StoredToken) -> None:
-        """Keep `token`."""
-        self._token = token
+    async def save(self, login: Login, item: Item, value: Secret) -> None:
+        """Keep `value`."""
+        self._kept[login, item] = value
 
-    async def erase(self) -> None:
-        """Forget the record."""
-        self._token = None
+    async def erase(self, login: Login, item: Item) -> None:
+        """Forget what is kept."""
+        self._kept.pop((login, item), None)
 
 
-class FileTokenStore:
-    """A store in one 0600 file per endpoint and user, in a 0700 directory of the current user.
+class FileStore:
+    """A store in files, in clear text: 0600, in a 0700 directory of the current user.
 
     Args:
         directory: where the files lie; made if it is missing.
-        endpoint: the normalised endpoint of `Config`.
-        username: who signs in.
     """
 
-    def __init__(self, directory: Path, *, endpoint: str, username: str) -> None:
-        self._endpoint = endpoint
-        self._username = username
-        name = hashlib.sha256(f"{endpoint}\n{username}".encode()).hexdigest()[:32]
-        self.path = directory / f"{name}.json"
+    name = "file"
 
-    async def load(self) -> StoredToken | None:
-        """Return the record, or `None` where there is none for this endpoint and user."""
-        return await asyncio.to_thread(self._load)
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
 
-    async def save(self, token: StoredToken) -> None:
-        """Write the record, replacing the file in one step."""
-        await asyncio.to_thread(self._save, token)
+    def path(self, login: Login, item: Item) -> Path:
+        """Return the file of one item; it need not exist."""
+        return self._directory / f"{login.file_name}.{item.value}.json"
 
-    async def erase(self) -> None:
+    async def load(self, login: Login, item: Item) -> Secret | None:
+        """Return what is kept, or `None`; a file that others may read is refused."""
+        path = self.path(login, item)
+        text, problem = await run_to_end(read_file, path, forbidden=_OTHERS_MAY_READ)
+        if problem:
+            raise CredentialStoreError(problem, hint=f"make it yours alone (chmod 600 {path}), or sign in again")
+        return text
+
+    async def save(self, login: Login, item: Item, value: Secret) -> None:
+        """Write the file, replacing it in one step."""
+        if error := await run_to_end(_write, self.path(login, item), value, private=True):
+            raise error
+
+    async def erase(self, login: Login, item: Item) -> None:
         """Remove the file."""
-        await asyncio.to_thread(self.path.unlink, missing_ok=True)
-
-    def _load(self) -> StoredToken | None:
+        path = self.path(login, item)
+        problem = ""
         try:
-            record = json.loads(self.path.read_bytes())
-            owner = (record["version"], record["endpoint"], record["username"])
-            if owner != (_VERSION, self._endpoint, self._username):
-                return None
-            expires = record["expires_at"]
-            token = str(record["access_token"])
-            if not token.isascii() or not token.isprintable():
-                return None
-            return StoredToken(
-                access=Secret(token),
-                expires_at=None if expires is None else float(expires),
-            )
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            await run_to_end(path.unlink, missing_ok=True)
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if problem:
+            raise CredentialStoreError(f"cannot remove {path}: {problem}", hint="remove it by hand")
+
+
+class RefreshTokenFile:
+    """A file of the user's own with a bare refresh token; it is rewritten when the service gives a new one.
+
+    Args:
+        path: the file.
+    """
+
+    name = "SECTIGO_REFRESH_TOKEN_FILE"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def load(self, login: Login, item: Item) -> Secret | None:  # noqa: ARG002 - it belongs to one login
+        """Return the token; of other items nothing is kept."""
+        if item is not Item.REFRESH_TOKEN:
             return None
+        return await read_secret_file(self._path)
 
-    def _save(self, token: StoredToken) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        record = {
-            "version": _VERSION,
-            "endpoint": self._endpoint,
-            "username": self._username,
-            "access_token": token.access.reveal(),
-            "expires_at": token.expires_at,
-        }
-        # mkstemp makes the file 0600 from the start.
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".token-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(record, file)
-            Path(temporary).replace(self.path)
-        except BaseException:
-            with suppress(OSError):
-                Path(temporary).unlink()
-            raise
+    async def save(self, login: Login, item: Item, value: Secret) -> None:  # noqa: ARG002
+        """Write the token to the file that the path leads to; other items are not kept."""
+        if item is not Item.REFRESH_TOKEN:
+            return
+        if error := await run_to_end(_write, self._path.resolve(), value, private=False):
+            raise error
+
+    async def erase(self, login: Login, item: Item) -> None:
+        """Leave the file alone: it is the user's."""
+
+
+async def read_secret_file(path: Path) -> Secret:
+    """Return the secret that stands in a file; one newline at its end is dropped.
+
+    Links are followed, as Kubernetes and systemd make them. A file that others may write to is refused.
+
+    Raises:
+        CredentialStoreError: it cannot be read, is empty, or others may write to it.
+    """
+    read = functools.partial(read_file, path, forbidden=_OTHERS_MAY_WRITE, follow=True, anyones=True)
+    text: Secret | None = None
+    try:
+        text, problem = await run_bounded(read, _READ_LIMIT)
+    except TimeoutError:  # A pipe into which nobody writes.
+        problem = f"{path} gave nothing within {_READ_LIMIT:g} s"
+    if text is not None and (secret := without_newline(text.reveal())):
+        return secret
+    problem = problem or (f"{path} is empty" if text is not None else f"cannot read {path}: there is no such file")
+    raise CredentialStoreError(problem, hint="it must hold the secret alone, and only you may write to it")
+
+
+def without_newline(text: str) -> Secret:
+    """Return a secret that was written on one line: the newline at its end is dropped, one and no more."""
+    return Secret(text.removesuffix("\r\n" if text.endswith("\r\n") else "\n"))
+
+
+def read_file(
+    path: Path, *, forbidden: int, follow: bool = False, anyones: bool = False
+) -> tuple[Secret | None, str]:
+    """Return a file's text, `None` where there is no file, and what is wrong.
+
+    Args:
+        path: the file.
+        forbidden: permissions that it must not have.
+        follow: whether links are followed.
+        anyones: whether it may belong to somebody else.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+    flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
+    try:
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            status = os.fstat(file.fileno())
+            if os.name == "posix" and status.st_mode & forbidden:
+                return None, f"others may {'read' if forbidden == _OTHERS_MAY_READ else 'write to'} {path}"
+            if os.name == "posix" and not anyones and status.st_uid != os.geteuid():
+                return None, f"{path} belongs to somebody else"
+            content = file.read(_LONGEST + 1)
+    except FileNotFoundError:
+        return None, ""
+    except OSError as error:
+        return None, f"cannot read {path}: {error.strerror or error}"
+    if len(content) > _LONGEST:
+        return None, f"{path} is too long for a secret"
+    try:
+        return Secret(content.decode()), ""
+    except ValueError:
+        return None, f"{path} is not text in UTF-8"
+
+
+def _write(path: Path, value: Secret, *, private: bool) -> CredentialStoreError | None:
+    """Write a file; an error is returned, since the frames of a raised one would hold the secret."""
+    try:
+        if private:
+            make_private(path.parent)
+        write_private(path, value.reveal().encode(), overwrite=True)
+    except (CredentialStoreError, FileError) as error:
+        return CredentialStoreError(str(error), hint=error.hint)
+    return None

@@ -3,8 +3,9 @@
 A certificate is saved before it is judged: what these functions find wrong is told, never thrown away.
 """
 
+from sectigo_async.files import StagedFile, safe_name, write_private
 from sectigo_async.pki.archive import Archive, Member, MemberKind
-from sectigo_async.pki.certificates import ChainCheck, ChainStatus, IssuedCertificate, check_chain
+from sectigo_async.pki.certificates import ChainCheck, ChainStatus, IssuedCertificate, check_chain, load_certificates
 from sectigo_async.pki.csr import (
     common_names,
     describe_requests,
@@ -13,7 +14,6 @@ from sectigo_async.pki.csr import (
     requests_pem,
     without_dns_name,
 )
-from sectigo_async.pki.files import StagedFile, safe_name, write_private
 from sectigo_async.pki.keys import KeyAlgorithm, PrivateKey, describe_key, generate_key, key_pem, load_key
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "describe_requests",
     "generate_key",
     "key_pem",
+    "load_certificates",
     "load_key",
     "make_csr",
     "read_requests",

@@ -12,14 +12,29 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509 import verification
 
-from sectigo_async.errors import InvalidArgumentError
+from sectigo_async.errors import FileError, InvalidArgumentError
+from sectigo_async.files import make_directory, write_private
 from sectigo_async.pki.csr import common_name, dns_names
-from sectigo_async.pki.files import make_directory, write_private
 from sectigo_async.pki.keys import PrivateKey, describe_key, key_pem
 from sectigo_async.secrets import Secret
 
 _LONGEST_CHAIN = 8
 _MOST_OF_ONE_NAME = 16
+
+
+def load_certificates(path: Path) -> list[x509.Certificate]:
+    """Return the certificates in a PEM file, for example the roots to check chains against.
+
+    Raises:
+        FileError: it cannot be read, or holds no certificate.
+    """
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        problem = f"cannot read {path}: {error.strerror or error}"
+    except ValueError:
+        problem = f"{path} holds no certificates in PEM form"
+    raise FileError(problem, hint="give a PEM file with one certificate or more")
 
 
 class ChainStatus(enum.Enum):

@@ -206,8 +206,8 @@ class Batches:
             UnexpectedReplyError: what came is no ZIP.
             FileError: it cannot be written.
         """
+        from sectigo_async.files import make_directory
         from sectigo_async.pki import StagedFile
-        from sectigo_async.pki.files import make_directory
 
         call = calls.download(batch_id)
         target = Path(directory) / f"{batch_id}.zip"
@@ -291,7 +291,7 @@ def _unique_name(common_name: object) -> str:
 
 
 def _is_zip(file: BinaryIO, path: Path) -> bool:
-    from sectigo_async.pki.files import file_errors
+    from sectigo_async.files import file_errors
 
     with file_errors(path):
         file.flush()

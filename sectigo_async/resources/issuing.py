@@ -88,7 +88,7 @@ class _Folder:
         """
         from filelock import Timeout
 
-        from sectigo_async.pki.files import file_errors, make_directory
+        from sectigo_async.files import file_errors, make_directory
 
         make_directory(self.path)
         taken = False
@@ -128,8 +128,8 @@ class _Folder:
 
     def key(self, ordered: int | None) -> "PrivateKey":
         """Return the folder's private key, made and durable by now; never a new one for an old order."""
+        from sectigo_async.files import file_errors
         from sectigo_async.pki import generate_key, key_pem, load_key, write_private
-        from sectigo_async.pki.files import file_errors
 
         path = self.path / "privkey.pem"
         with file_errors(path):

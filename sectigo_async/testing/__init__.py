@@ -1,7 +1,9 @@
-"""Helpers for your own tests: a clock that you move by hand."""
+"""Helpers for your own tests: a clock that you move by hand, and what a credential store must do."""
 
 from sectigo_async.testing.clock import FakeClock
+from sectigo_async.testing.stores import CredentialStoreContract
 
 __all__ = [
+    "CredentialStoreContract",
     "FakeClock",
 ]

@@ -19,8 +19,11 @@ def _part(document: object) -> str:
 def mint() -> Callable[..., str]:
     """Make tokens with the claims of api.md 3."""
 
-    def make(name: str = "a", *, lifetime: float | None = 900, issued: float = 1_700_000_000) -> str:
+    def make(
+        name: str = "a", *, lifetime: float | None = 900, issued: float = 1_700_000_000, first_login: bool = False
+    ) -> str:
         claims: dict[str, object] = {"sub": "/account/42/user/42", "scopes": ["ROLE_USER"], "jti": name}
+        claims |= {"first-login": True} if first_login else {}
         if lifetime is not None:
             claims |= {"iat": issued, "exp": issued + lifetime}
         return f"{_part({'alg': 'HS512'})}.{_part(claims)}.signature"

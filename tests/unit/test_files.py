@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sectigo_async import FileTokenStore, Secret, StoredToken
 from sectigo_async.errors import FileError
 from sectigo_async.pki import StagedFile, safe_name, write_private
 
@@ -118,41 +117,3 @@ def test_different_names_get_different_file_names(one: str, other: str) -> None:
 @pytest.mark.parametrize("name", ["con", "NUL", "com1.example", "../../etc/passwd", "*.example.com", "", "..", "a/b"])
 def test_names_that_mean_something_else_are_changed(name: str) -> None:
     assert safe_name(name) != name.lower()
-
-
-async def test_stored_token_is_private_and_bound_to_endpoint_and_user(tmp_path: Path) -> None:
-    directory = tmp_path / "state" / "tokens"
-    token = StoredToken(access=Secret("canary-93b1"), expires_at=1.5)
-    ours = FileTokenStore(directory, endpoint="https://a", username="ops")
-
-    assert await ours.load() is None
-    await ours.save(token)
-    await ours.save(token)
-
-    assert await ours.load() == token
-    assert await FileTokenStore(directory, endpoint="https://b", username="ops").load() is None
-    assert await FileTokenStore(directory, endpoint="https://a", username="eve").load() is None
-    assert ours.path.stat().st_mode & 0o777 == 0o600
-    assert directory.stat().st_mode & 0o777 == 0o700
-    assert len(list(directory.iterdir())) == 1
-    assert "canary" not in repr(ours) + repr(token)
-    await ours.erase()
-    await ours.erase()
-    assert await ours.load() is None
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"version": 2}', b"null"])
-async def test_stored_token_that_is_damaged_is_none(tmp_path: Path, content: bytes) -> None:
-    store = FileTokenStore(tmp_path, endpoint="https://a", username="ops")
-    store.path.write_bytes(content)
-
-    assert await store.load() is None
-
-
-async def test_stored_token_copied_to_another_name_is_none(tmp_path: Path) -> None:
-    ours = FileTokenStore(tmp_path, endpoint="https://a", username="ops")
-    theirs = FileTokenStore(tmp_path, endpoint="https://evil", username="ops")
-    await ours.save(StoredToken(access=Secret("x"), expires_at=None))
-    theirs.path.write_bytes(ours.path.read_bytes())
-
-    assert await theirs.load() is None

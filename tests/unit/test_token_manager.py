@@ -2,15 +2,29 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 
-from sectigo_async import MemoryTokenStore, Secret, StoredToken
+from sectigo_async import Config, MemoryStore, Secret
 from sectigo_async.auth import TokenManager
 from sectigo_async.auth.token import read_claims
-from sectigo_async.credentials import Credentials
-from sectigo_async.errors import CallTimeoutError, ConfigurationError, InvalidCredentialsError, SectigoError
+from sectigo_async.credentials import Credentials, Item, Login, SharedLogin, StoredToken
+from sectigo_async.errors import (
+    CallTimeoutError,
+    ConfigurationError,
+    ConnectFailedError,
+    CredentialStoreError,
+    InvalidCredentialsError,
+    KeyringUnavailableError,
+    NoReplyError,
+    SectigoError,
+    SignInRequiredError,
+)
 from sectigo_async.testing import FakeClock
 from sectigo_async.wire.calls import Call
 from sectigo_async.wire.reply import Reply
@@ -34,8 +48,12 @@ class Service:
             raise answer
         return answer
 
-    def tokens(self, *, refresh: bool = True, lifetime: float | None = 900) -> Reply:
-        document = {"accessToken": self.mint(f"access-{len(self.log)}", lifetime=lifetime)}
+    async def send_with_certificate(self, call: Call[Reply], url: str) -> Reply:
+        return await self.send(attrs.evolve(call, path=url))
+
+    def tokens(self, *, refresh: bool = True, lifetime: float | None = 900, first_login: bool = False) -> Reply:
+        access = self.mint(f"access-{len(self.log)}", lifetime=lifetime, first_login=first_login)
+        document = {"accessToken": access}
         if refresh:
             document["refreshToken"] = self.mint(f"refresh-{len(self.log)}", lifetime=7200)
         return Reply(status=200, body=json.dumps(document).encode())
@@ -52,12 +70,21 @@ def service(mint: Callable[..., str]) -> Service:
 
 @pytest.fixture
 def manager(service: Service, clock: FakeClock) -> TokenManager:
-    return TokenManager(send=service.send, credentials=ops(), clock=clock)
+    return manage(service, clock, ops())
 
 
-def ops(password: str | None = "hunter2") -> Credentials:
-    secret = Secret(password) if password else None
-    return Credentials(username="ops", password=secret, username_source="argument", password_source="argument")
+def ops(password: str | None = "hunter2", **more: Any) -> Credentials:
+    return Credentials(username="ops", password=Secret(password) if password else None, **more)
+
+
+def manage(service: Service, clock: FakeClock, credentials: Credentials) -> TokenManager:
+    config = Config.create()
+    shared = credentials.share(config.endpoint, clock)
+    return TokenManager(sender=service, credentials=credentials, shared=shared, config=config, clock=clock)
+
+
+async def secret(manager: TokenManager) -> Secret:
+    return (await manager.token()).secret
 
 
 async def settle() -> None:
@@ -83,7 +110,7 @@ async def test_a_fresh_token_is_reused_and_renewed_a_little_before_its_end(
 async def test_many_who_wait_share_one_sign_in(manager: TokenManager, service: Service) -> None:
     tokens = await asyncio.gather(*(manager.token() for _ in range(1000)))
 
-    assert len(set(tokens)) == 1
+    assert len({token.secret for token in tokens}) == 1
     assert service.log == ["/auth/pwd"]
 
 
@@ -177,47 +204,67 @@ async def test_tokens_that_tell_no_lifetime_are_used_until_refused(
     assert await manager.token() == first
 
 
-async def test_a_stored_token_saves_the_sign_in_until_it_is_refused(
-    service: Service, clock: FakeClock, mint: Callable[..., str]
-) -> None:
-    store = MemoryTokenStore()
-    await store.save(StoredToken(access=Secret(mint("stored")), expires_at=clock.time() + 500))
-    manager = TokenManager(send=service.send, credentials=ops(), clock=clock, store=store)
+@pytest.fixture
+def shared(clock: FakeClock, tmp_path: Path) -> SharedLogin:
+    """What another process of the same login has shared."""
+    return ops(directory=tmp_path / "state").share("https://iot.sectigo.com", clock)
 
-    stored = await manager.token()
-    assert stored.reveal() == mint("stored")
+
+async def test_a_shared_token_saves_the_sign_in_until_it_is_refused(
+    service: Service, clock: FakeClock, mint: Callable[..., str], shared: SharedLogin, tmp_path: Path
+) -> None:
+    await shared.share_access_token(StoredToken.received(Secret(mint("shared")), 900, clock))
+    clock.advance(500)
+    manager = manage(service, clock, ops(directory=tmp_path / "state"))
+
+    first = await manager.token()
+    assert first.secret.reveal() == mint("shared")
+    assert first.good_until == clock.monotonic() + 400
     assert not service.log
-    renewed = await manager.replace(stored)
+    renewed = await manager.replace(first)
 
     assert service.log == ["/auth/pwd"]
-    kept = await store.load()
+    kept = await shared.access_token()
     assert kept is not None
-    assert kept.access == renewed
+    assert kept.token == renewed.secret
 
 
-async def test_a_stored_token_past_its_end_is_not_used(
-    service: Service, clock: FakeClock, mint: Callable[..., str]
+@pytest.mark.parametrize("later", [900, 1000, -10])
+async def test_a_shared_token_past_its_end_or_from_the_future_is_not_used(
+    service: Service, clock: FakeClock, shared: SharedLogin, tmp_path: Path, later: float
 ) -> None:
-    store = MemoryTokenStore()
-    await store.save(StoredToken(access=Secret(mint("stored")), expires_at=clock.time() - 1))
-    manager = TokenManager(send=service.send, credentials=ops(), clock=clock, store=store)
+    await shared.share_access_token(StoredToken.received(Secret("shared"), 900, clock))
+    clock.advance(later)
 
-    await manager.token()
+    await manage(service, clock, ops(directory=tmp_path / "state")).token()
 
     assert service.log == ["/auth/pwd"]
 
 
-async def test_a_store_that_fails_is_no_reason_to_fail(service: Service, clock: FakeClock) -> None:
-    class Broken(MemoryTokenStore):
-        async def load(self) -> StoredToken | None:
-            raise PermissionError(13, "no")
+async def test_a_shared_token_is_not_trusted_where_the_clocks_disagree_or_the_machine_was_restarted(
+    service: Service, clock: FakeClock, mint: Callable[..., str], shared: SharedLogin, tmp_path: Path
+) -> None:
+    token = StoredToken.received(Secret(mint("shared")), 900, clock)
+    for doubtful in (attrs.evolve(token, wall=token.wall - 100), attrs.evolve(token, boot="another")):
+        await shared.share_access_token(doubtful)
+        assert doubtful.left(clock) == 0
+        service.log.clear()
 
-        async def save(self, token: StoredToken) -> None:  # noqa: ARG002
-            raise PermissionError(13, "no")
+        await manage(service, clock, ops(directory=tmp_path / "state")).token()
 
-    manager = TokenManager(send=service.send, credentials=ops(), clock=clock, store=Broken())
+        assert service.log == ["/auth/pwd"]
 
-    assert await manager.token()
+
+async def test_a_directory_that_cannot_be_used_is_an_error_only_where_something_is_at_stake(
+    service: Service, clock: FakeClock, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(CredentialStoreError, match="file"):
+        await manage(service, clock, ops(None, store=MemoryStore(), directory=tmp_path / "file")).token()
+    assert not service.log
+    await manage(service, clock, ops(directory=tmp_path / "file")).token()
+    assert service.log == ["/auth/pwd"]
 
 
 async def test_a_password_refused_while_the_token_is_good_does_not_end_the_session(
@@ -295,3 +342,246 @@ async def test_each_who_waits_gets_an_error_of_its_own(manager: TokenManager, se
     one.add_note("for one alone")
     assert not hasattr(other, "__notes__")
     assert (other.method, other.path, str(other)) == ("POST", "/auth/refresh", "slow")
+
+
+async def test_a_first_login_is_explained(
+    manager: TokenManager, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.answers = [service.tokens(first_login=True)]
+
+    told = await manager.sign_in(fresh=False)
+
+    assert told.first_login
+    assert "set a new password" in caplog.text
+
+
+async def test_what_a_sign_in_tells(manager: TokenManager, clock: FakeClock) -> None:
+    told = await manager.sign_in(fresh=False)
+    assert (told.username, told.endpoint) == ("ops", "https://iot.sectigo.com")
+    assert (told.source, told.expires_in, told.shared, told.store) == ("password (argument)", 900, False, None)
+
+    clock.advance(1000)
+    assert (await manager.sign_in(fresh=False)).source == "refresh token"
+
+
+async def test_a_refresh_without_a_refresh_token_keeps_the_old_one_and_a_new_one_is_used_from_then_on(
+    manager: TokenManager, service: Service, clock: FakeClock
+) -> None:
+    sent: list[bytes] = []
+    send = service.send
+
+    async def noting(call: Call[Reply]) -> Reply:
+        sent.append(call.body or b"")
+        return await send(call)
+
+    service.send = noting  # type: ignore[method-assign]
+    service.answers = [service.tokens(), service.tokens(refresh=False), service.tokens(), service.tokens()]
+    for _ in range(4):
+        await manager.token()
+        clock.advance(1000)
+
+    first, second, third = sent[1:]
+    assert first == second
+    assert third == service.mint("refresh-0", lifetime=7200).encode() == first
+    assert service.log == ["/auth/pwd", *["/auth/refresh"] * 3]
+
+
+async def test_a_refused_refresh_without_a_password_asks_to_sign_in_again(
+    service: Service, clock: FakeClock, tmp_path: Path
+) -> None:
+    store = MemoryStore()
+    credentials = ops(None, store=store, directory=tmp_path / "state")
+    shared = credentials.share("https://iot.sectigo.com", clock)
+    await shared.save_refresh_token(Secret("kept"), 7200)
+    service.answers = [service.tokens(), Reply(status=401)]
+    manager = manage(service, clock, credentials)
+    await manager.token()
+    clock.advance(1000)
+
+    with pytest.raises(SignInRequiredError, match="no longer accepts the login of 'ops'"):
+        await manager.token()
+
+    assert service.log == ["/auth/refresh"] * 2
+    assert await shared.refresh_token() is None, "what was refused is forgotten"
+
+
+async def test_a_refused_refresh_token_is_kept_if_somebody_has_replaced_it(clock: FakeClock, tmp_path: Path) -> None:
+    shared = ops(None, store=MemoryStore(), directory=tmp_path).share("https://iot.sectigo.com", clock)
+    await shared.save_refresh_token(Secret("new"), 7200)
+
+    await shared.forget_refresh_token(Secret("old"))
+
+    assert await shared.refresh_token() == Secret("new")
+
+
+async def test_the_store_supplies_refresh_token_and_password(
+    service: Service, clock: FakeClock, tmp_path: Path
+) -> None:
+    credentials = ops(None, store=MemoryStore(), directory=tmp_path / "state")
+    shared = credentials.share("https://iot.sectigo.com", clock)
+    await shared.save_refresh_token(Secret("kept"), 7200)
+    await shared.save_password(Secret("hunter2"))
+    manager = manage(service, clock, credentials)
+
+    assert (await manager.sign_in(fresh=False)).source == "refresh token (memory)"
+    assert await shared.refresh_token() == Secret(service.mint("refresh-1", lifetime=7200))
+    service.answers = [Reply(status=403)]
+    clock.advance(1000)
+
+    assert (await manager.sign_in(fresh=False)).source == "password (memory)"
+    assert service.log == ["/auth/refresh", "/auth/refresh", "/auth/pwd"]
+
+
+async def test_a_refused_password_is_not_sent_again_by_any_process_but_on_demand(
+    service: Service, clock: FakeClock, tmp_path: Path
+) -> None:
+    credentials = ops(directory=tmp_path / "state")
+    service.answers = [Reply(status=401)]
+    manager = manage(service, clock, credentials)
+    for _ in range(3):
+        with pytest.raises(InvalidCredentialsError):
+            await manager.token()
+    another = manage(service, clock, credentials)
+    with pytest.raises(InvalidCredentialsError, match="before"):
+        await another.token()
+    assert service.log == ["/auth/pwd"]
+    assert b"hunter2" not in b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
+
+    await manage(service, clock, ops("another", directory=tmp_path / "state")).token()
+    assert service.log == ["/auth/pwd"] * 2, "another password is sent"
+    service.answers = [Reply(status=401)]
+    with pytest.raises(InvalidCredentialsError):
+        await another.sign_in(fresh=True)
+    assert service.log == ["/auth/pwd"] * 3
+    await another.sign_in(fresh=True)
+    clock.advance(1000)
+    await manage(service, clock, credentials).token()
+    assert service.log == ["/auth/pwd"] * 5, "once accepted, it is used again"
+
+
+@pytest.mark.parametrize("problem", ["cut", "no connection"])
+async def test_a_refresh_that_was_cut_off_is_asked_for_once_more_and_one_without_connection_ends_it(
+    manager: TokenManager, service: Service, clock: FakeClock, problem: str
+) -> None:
+    await manager.token()
+    clock.advance(1000)
+    if problem == "cut":
+        service.answers = [NoReplyError("cut", method="POST", path="/auth/refresh")]
+        await manager.token()
+        assert service.log == ["/auth/pwd", "/auth/refresh", "/auth/refresh"]
+    else:
+        service.answers = [ConnectFailedError("no", method="POST", path="/auth/refresh")]
+        with pytest.raises(ConnectFailedError):
+            await manager.token()
+        assert service.log == ["/auth/pwd", "/auth/refresh"]
+
+
+class Broken(MemoryStore):
+    """A store that fails: for reading, or for writing alone."""
+
+    def __init__(self, *, reading: bool = True) -> None:
+        super().__init__()
+        self.reading = reading
+
+    async def load(self, login: Login, item: Item) -> Secret | None:
+        if self.reading:
+            raise KeyringUnavailableError("there is no usable keyring", hint="start one")
+        return await super().load(login, item)
+
+    async def save(self, login: Login, item: Item, value: Secret) -> None:  # noqa: ARG002
+        raise CredentialStoreError("full")
+
+
+async def test_without_a_keyring_and_a_password_both_are_told(
+    service: Service, clock: FakeClock, tmp_path: Path
+) -> None:
+    manager = manage(service, clock, ops(None, store=Broken(), directory=tmp_path / "state"))
+
+    with pytest.raises(
+        KeyringUnavailableError, match="no password for 'ops', and there is no usable keyring"
+    ) as caught:
+        await manager.token()
+
+    assert caught.value.hint == "start one"
+
+
+async def test_a_keyring_that_fails_is_no_obstacle_where_the_password_is_given(
+    service: Service, clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = manage(service, clock, ops(store=Broken(), directory=tmp_path / "state"))
+
+    await manager.token()
+
+    assert service.log == ["/auth/pwd"]
+    assert "cannot be kept" in caplog.text
+    with pytest.raises(CredentialStoreError, match="full"):
+        await manage(service, clock, ops(store=Broken(reading=False), directory=tmp_path / "b")).sign_in(fresh=True)
+
+
+async def test_a_given_access_token_is_used_until_it_is_refused(service: Service, clock: FakeClock) -> None:
+    credentials = Credentials(access_token=Secret("given"))
+    manager = manage(service, clock, credentials)
+    given = await manager.token()
+    assert given.secret == Secret("given")
+    clock.advance(10**6)
+    assert (await manager.token()).secret == Secret("given")
+
+    with pytest.raises(SignInRequiredError, match="no longer accepts SECTIGO_ACCESS_TOKEN"):
+        await manager.replace(given)
+    assert not service.log
+
+
+async def test_closing_waits_for_a_stored_refresh_token_in_the_air(
+    service: Service, clock: FakeClock, tmp_path: Path
+) -> None:
+    credentials = ops(None, store=MemoryStore(), directory=tmp_path / "state")
+    shared = credentials.share("https://iot.sectigo.com", clock)
+    await shared.save_refresh_token(Secret("kept"), 7200)
+    manager = manage(service, clock, credentials)
+    service.gate.clear()
+    caller = asyncio.create_task(manager.token())
+    while not service.log:
+        await asyncio.sleep(0)
+    caller.cancel()
+    closing = asyncio.create_task(manager.aclose())
+    await settle()
+    assert not closing.done()
+    service.gate.set()
+    await closing
+
+    assert await shared.refresh_token() == Secret(service.mint("refresh-1", lifetime=7200))
+
+
+async def test_whoever_waits_for_the_lock_takes_the_token_that_its_holder_got(
+    service: Service, clock: FakeClock, tmp_path: Path
+) -> None:
+    credentials = ops(store=MemoryStore(), directory=tmp_path / "state")
+    one, other = manage(service, clock, credentials), manage(service, clock, credentials)
+
+    first, second = await asyncio.gather(one.token(), other.token())
+
+    assert first.secret == second.secret
+    assert service.log == ["/auth/pwd"]
+    assert {first.minted, second.minted} == {True, False}
+
+
+async def test_a_lock_that_is_not_given_up_is_told(
+    service: Service, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sectigo_async.credentials.shared.LOCK_WAIT", 0.1)
+    credentials = ops(directory=tmp_path / "state")
+    shared = credentials.share("https://iot.sectigo.com", clock)
+
+    async with shared.locked():
+        with pytest.raises(CredentialStoreError, match="another process has kept the lock"):
+            await manage(service, clock, credentials).token()
+
+    assert not service.log
+    await manage(service, clock, credentials).token()
+
+
+async def test_a_token_keeps_its_secret(manager: TokenManager, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    token = await manager.token()
+
+    assert token.secret.reveal() not in f"{token!r} {caplog.text} {await manager.sign_in(fresh=False)!r}"

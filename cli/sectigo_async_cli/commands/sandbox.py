@@ -19,6 +19,7 @@ from sectigo_async_cli.run import run
 if TYPE_CHECKING:
     from sectigo_async.sandbox import SandboxServer
 
+_LONGEST = 1e9
 _DEFAULT_ADDRESS = "127.0.0.1:8831"
 _ADDRESS = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:\s]*)):(?P<port>[0-9]{1,5})")
 
@@ -41,6 +42,18 @@ def serve(
     ] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain, to serve https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM private key of that certificate.")] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Serve https, with a certificate of its own.")] = False,
+    ca_out: Annotated[Path | None, typer.Option(help="Write the simulator's root certificate to this file.")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(help="Demand a client certificate of these authorities at sign-in; needs TLS.")
+    ] = None,
+    access_ttl: Annotated[float, typer.Option(help="Seconds an access token lives.")] = 600.0,
+    refresh_ttl: Annotated[float, typer.Option(help="Seconds a refresh token lives.")] = 7200.0,
+    rotate_refresh: Annotated[
+        bool,
+        typer.Option("--rotate-refresh", help="Give a new refresh token each time; using an old one ends the login."),
+    ] = False,
+    clock_skew: Annotated[float, typer.Option(help="Seconds by which the simulator's clock is ahead.")] = 0.0,
 ) -> None:
     """Run a simulator of the service with a certificate authority that nobody should trust.
 
@@ -59,20 +72,44 @@ def serve(
         raise typer.BadParameter("--tls-cert and --tls-key belong together", param_hint="--tls-cert")
     if not username or not math.isfinite(issue_delay):
         raise typer.BadParameter("a name and a number of seconds are needed", param_hint="--username, --issue-delay")
+    if not (0 < access_ttl < _LONGEST and 0 < refresh_ttl < _LONGEST and abs(clock_skew) < _LONGEST):
+        raise typer.BadParameter(
+            "use seconds, more than 0 for a lifetime", param_hint="--access-ttl, --refresh-ttl, --clock-skew"
+        )
+    if client_ca is not None and not (tls or tls_cert):
+        raise typer.BadParameter("--client-ca needs --tls, or --tls-cert and --tls-key", param_hint="--client-ca")
     _need_sandbox()
 
     async def job() -> None:
+        from sectigo_async.pki import load_certificates, write_private
         from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
 
         password = _password(password_file)
         _check_tls(tls_cert, tls_key)
-        config = SandboxConfig(username=username, password=password, balance=balance, issue_delay=issue_delay)
-        server = SandboxServer(Sandbox(config), host, port, ssl_certfile=tls_cert, ssl_keyfile=tls_key)
+        config = SandboxConfig(
+            username=username,
+            password=password,
+            balance=balance,
+            issue_delay=issue_delay,
+            access_ttl=access_ttl,
+            refresh_ttl=refresh_ttl,
+            rotate_refresh=rotate_refresh,
+            clock_skew=clock_skew,
+            client_ca=client_ca,
+        )
+        simulator = Sandbox(config)
+        if client_ca is not None:
+            load_certificates(client_ca)
+        if ca_out is not None:
+            write_private(ca_out, simulator.ca_pem(), overwrite=True)
+        server = SandboxServer(simulator, host, port, ssl_certfile=tls_cert, ssl_keyfile=tls_key, tls=tls)
         async with AsyncExitStack() as stack:
             await _listen(stack, server)
             print_text(server.url)
             say("This is a simulator, not a certificate authority: trust nothing that it issues.")
             secret = "from your file" if password_file else password
+            if ca_out is not None:
+                say(f"Its root certificate is in {ca_out}: trust it for TLS with SECTIGO_CA_BUNDLE={ca_out}.")
             say(f"Sign in as {username}, password {secret}. SECTIGO_ENDPOINT={server.url}. Stop it with Ctrl-C.")
             await server.serve_forever()
 

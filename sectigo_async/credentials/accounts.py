@@ -1,0 +1,103 @@
+"""Named accounts: which user of which endpoint `login` signed in, and where it keeps the secrets. No secrets here."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from sectigo_async.credentials.state import make_private
+from sectigo_async.errors import ConfigurationError, CredentialStoreError, FileError
+from sectigo_async.files import write_private
+
+DEFAULT_ACCOUNT = "default"
+_VERSION = 1
+_LONGEST_NAME = 64
+
+
+@attrs.frozen(kw_only=True)
+class Account:
+    """What a name stands for.
+
+    Attributes:
+        endpoint: the normalised endpoint of `Config`.
+        environment: what the endpoint is for.
+        username: who signs in.
+        store: name of the store that keeps the secrets: `keyring` or `file`.
+    """
+
+    endpoint: str
+    environment: str
+    username: str
+    store: str
+
+
+class Accounts:
+    """The list of accounts, in a 0600 file of the state directory.
+
+    Args:
+        directory: the state directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "accounts.json"
+
+    def get(self, name: str) -> Account | None:
+        """Return the account of that name, or `None`.
+
+        Raises:
+            CredentialStoreError: the list cannot be read.
+        """
+        return self._load().get(name)
+
+    def save(self, name: str, account: Account) -> None:
+        """Add an account, or replace the one of that name.
+
+        Raises:
+            ConfigurationError: the name is none.
+            CredentialStoreError: the list cannot be read or written.
+        """
+        if not name.isprintable() or not name.strip() or len(name) > _LONGEST_NAME:
+            raise ConfigurationError(
+                f"{name!r} is not a name for an account", hint=f"use 1 to {_LONGEST_NAME} characters"
+            )
+        self._store(self._load() | {name: account})
+
+    def remove(self, name: str) -> None:
+        """Remove an account; nothing happens where there is none.
+
+        Raises:
+            CredentialStoreError: the list cannot be read or written.
+        """
+        accounts = self._load()
+        if accounts.pop(name, None) is not None:
+            self._store(accounts)
+
+    def _load(self) -> dict[str, Account]:
+        try:
+            document = json.loads(self._path.read_bytes())
+            accounts = {str(name): Account(**fields) for name, fields in document["accounts"].items()}
+            if document["version"] == _VERSION:
+                return accounts
+            problem = f"{self._path} is of another version"
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            problem = f"cannot read {self._path}: {error.strerror or error}"
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            problem = f"{self._path} is not a list of accounts that this version can read"
+        raise CredentialStoreError(problem, hint="move it away and sign in again")
+
+    def _store(self, accounts: Mapping[str, Account]) -> None:
+        document = {
+            "version": _VERSION,
+            "accounts": {name: attrs.asdict(account) for name, account in accounts.items()},
+        }
+        make_private(self._path.parent)
+        problem = ""
+        try:
+            write_private(self._path, json.dumps(document, indent=2).encode() + b"\n", overwrite=True)
+        except FileError as error:
+            problem = str(error)
+        if problem:
+            raise CredentialStoreError(problem, hint="see that there is room, and that you may write there")

@@ -1,0 +1,193 @@
+"""What the processes of one login share: a lock, the access token, the refresh token and the password."""
+
+import hashlib
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sectigo_async.clock import Clock
+from sectigo_async.credentials.login import Login
+from sectigo_async.credentials.records import StoredToken, decode, encode
+from sectigo_async.credentials.state import locked, make_private
+from sectigo_async.credentials.stores import CredentialStore, FileStore, Item, RefreshTokenFile
+from sectigo_async.errors import CredentialStoreError
+from sectigo_async.secrets import Secret
+from sectigo_async.threads import run_to_end
+
+_log = logging.getLogger("sectigo_async.credentials")
+
+LOCK_WAIT = 60.0
+
+
+class SharedLogin:
+    """One login's secrets as its processes share them. Where nothing is shared, every method does nothing.
+
+    The access token lies in a file, because a keyring is slow and asks people; the refresh token and the password
+    lie in the store. A store that fails raises; a file of the access token that fails is only told, since it saves
+    no more than a sign-in.
+
+    Args:
+        login: who signs in where.
+        store: keeps the refresh token and the password; `None` where they end with the process.
+        directory: holds the lock and the access token; `None` where nothing is shared.
+        cache: whether the access token is shared.
+        clock: time.
+    """
+
+    def __init__(
+        self,
+        login: Login,
+        *,
+        store: CredentialStore | None,
+        directory: Path | None,
+        cache: bool,
+        clock: Clock,
+    ) -> None:
+        self.login = login
+        self.store = store
+        self._lock = None if directory is None else directory / f"{login.file_name}.lock"
+        self._cache = FileStore(directory) if cache and directory is not None else None
+        self._clock = clock
+
+    @property
+    def cache_path(self) -> Path | None:
+        """The file of the shared access token, where there is one; it need not exist."""
+        return None if self._cache is None else self._cache.path(self.login, Item.ACCESS_TOKEN)
+
+    @asynccontextmanager
+    async def locked(self) -> AsyncIterator[None]:
+        """Keep other processes from signing in or refreshing meanwhile.
+
+        Raises:
+            CredentialStoreError: the lock cannot be had, so that a refresh token that is shared must not be used.
+        """
+        if self._lock is not None and self.store is None:
+            try:
+                await run_to_end(make_private, self._lock.parent)
+            except CredentialStoreError as error:
+                _log.warning("the access token cannot be shared: %s", error)
+                self._lock = self._cache = None
+        if self._lock is None:
+            yield
+            return
+        async with locked(self._lock, wait=LOCK_WAIT):
+            yield
+
+    async def access_token(self) -> StoredToken | None:
+        """Return the shared access token, where there is one."""
+        return StoredToken.read(await self._cached(Item.ACCESS_TOKEN))
+
+    async def share_access_token(self, token: StoredToken) -> bool:
+        """Give the access token to the other processes; say whether that was possible."""
+        return await self._write_cache(Item.ACCESS_TOKEN, encode(self.login, token.fields()))
+
+    async def refresh_token(self) -> Secret | None:
+        """Return the stored refresh token, where there is one."""
+        if isinstance(self.store, RefreshTokenFile):
+            return await self.store.load(self.login, Item.REFRESH_TOKEN)
+        stored = await self.stored_refresh_token()
+        return None if stored is None else stored.token
+
+    async def stored_refresh_token(self) -> StoredToken | None:
+        """Return the stored refresh token with its times, where they are stored with it."""
+        if self.store is None:
+            return None
+        return StoredToken.read(decode(self.login, await self.store.load(self.login, Item.REFRESH_TOKEN)))
+
+    async def save_refresh_token(self, token: Secret, lifetime: float | None) -> None:
+        """Keep a refresh token in place of the one before. Nothing is written where it is kept already."""
+        if self.store is None or token == await self.refresh_token():
+            return
+        if isinstance(self.store, RefreshTokenFile):
+            text = token
+        else:
+            text = encode(self.login, StoredToken.received(token, lifetime, self._clock).fields())
+        await self.store.save(self.login, Item.REFRESH_TOKEN, text)
+
+    async def forget_refresh_token(self, refused: Secret) -> None:
+        """Forget the stored refresh token, if it is still the one that was refused."""
+        if self.store is not None and await self.refresh_token() == refused:
+            await self.store.erase(self.login, Item.REFRESH_TOKEN)
+
+    async def password(self) -> Secret | None:
+        """Return the stored password, where there is one."""
+        if self.store is None:
+            return None
+        text = decode(self.login, await self.store.load(self.login, Item.PASSWORD)).get("password")
+        return Secret(text) if isinstance(text, str) and text else None
+
+    async def save_password(self, password: Secret | None) -> None:
+        """Keep the password; with `None`, forget it."""
+        if self.store is None:
+            return
+        if password is None:
+            await self.store.erase(self.login, Item.PASSWORD)
+        else:
+            await self.store.save(self.login, Item.PASSWORD, encode(self.login, {"password": password.reveal()}))
+
+    async def was_refused(self, password: Secret) -> bool:
+        """Say whether the service has refused this password to any process since the last good sign-in."""
+        record = await self._cached(Item.REFUSAL)
+        salt = record.get("salt")
+        if not isinstance(salt, str):
+            return False
+        return secrets.compare_digest(str(record.get("digest")), await run_to_end(_digest, password, salt))
+
+    async def note_refusal(self, password: Secret) -> None:
+        """Tell every process that the service refuses this password: accounts lock (api.md 3)."""
+        if self._cache is not None:
+            salt = secrets.token_hex(16)
+            digest = await run_to_end(_digest, password, salt)
+            await self._write_cache(Item.REFUSAL, encode(self.login, {"salt": salt, "digest": digest}))
+
+    async def clear_refusal(self) -> None:
+        """Forget which password was refused: one was accepted."""
+        await self._erase_cache(Item.REFUSAL)
+
+    async def erase(self) -> None:
+        """Forget this login: the shared access token first, then what the store keeps.
+
+        Raises:
+            CredentialStoreError: something is still kept.
+        """
+        await self._erase_cache(Item.ACCESS_TOKEN, Item.REFUSAL)
+        if self.store is None:
+            return
+        for item in (Item.REFRESH_TOKEN, Item.PASSWORD):
+            await self.store.erase(self.login, item)
+            if await self.store.load(self.login, item) is not None:
+                raise CredentialStoreError(
+                    f"the {self.store.name} still holds the {item.value} of {self.login.username!r}",
+                    hint="delete it by hand",
+                )
+
+    async def _cached(self, item: Item) -> dict[str, object]:
+        if self._cache is None:
+            return {}
+        try:
+            return decode(self.login, await self._cache.load(self.login, item))
+        except CredentialStoreError as error:
+            _log.warning("the shared %s is not used: %s", item.value.replace("-", " "), error)
+            return {}
+
+    async def _write_cache(self, item: Item, text: Secret) -> bool:
+        if self._cache is None:
+            return False
+        try:
+            await self._cache.save(self.login, item, text)
+        except CredentialStoreError as error:
+            _log.warning("the %s cannot be shared: %s", item.value.replace("-", " "), error)
+            return False
+        return True
+
+    async def _erase_cache(self, *items: Item) -> None:
+        if self._cache is not None:
+            for item in items:
+                await self._cache.erase(self.login, item)
+
+
+def _digest(password: Secret, salt: str) -> str:
+    """Return what tells this password from others and does not tell the password."""
+    return hashlib.scrypt(password.reveal().encode(), salt=salt.encode(), n=2**14, r=8, p=1).hex()
