@@ -25,6 +25,14 @@ demo: $(READY) ## Issue and verify certificates against a simulator on this mach
 test: $(READY) ## Run the tests
 	@$(BIN)/python -m pytest
 
+.PHONY: keyring
+keyring: $(READY) ## Run the tests that need a real keyring (gnome-keyring, dbus, libsecret-tools)
+	@SECTIGO_TEST_REQUIRE=keyring $(BIN)/python -m pytest -m keyring
+
+.PHONY: soak
+soak: $(READY) ## Run the tests that take minutes of real time
+	@$(BIN)/python -m pytest -m soak -s
+
 .PHONY: check
 check: $(READY) ## Check style, types and import directions
 	@$(BIN)/ruff check .

@@ -143,7 +143,9 @@ def _login_hosts(hosts: Iterable[str]) -> tuple[str, ...]:
     for host in hosts:
         found = _HOST_AND_PORT.fullmatch(host.strip().lower())
         if found is None:
-            raise ConfigurationError(f"{host!r} is not a host and port", hint="write it like login.example.com:443")
+            raise ConfigurationError(
+                f"{host!r} is not a host and port", hint="SECTIGO_LOGIN_HOST is like login.example.com:443"
+            )
         normal.append(f"{found[1]}:{found[2] or 443}")
     return tuple(normal)
 

@@ -280,12 +280,10 @@ def _no_reply(call: Call[Any], failure: Failure) -> NoReplyError:
             hint="the service may be slow; try again later",
         )
     kind = NoReplyError if failure.sent else ConnectFailedError
-    return kind(
-        f"{call.method} {call.path}: {failure.problem}",
-        method=call.method,
-        path=call.path,
-        hint="check SECTIGO_ENDPOINT, the network and any proxy",
-    )
+    hint = "check SECTIGO_ENDPOINT, the network and any proxy"
+    if "certificate verify failed" in failure.problem:
+        hint = "if its certificate is of an authority of your own, name that in SECTIGO_CA_BUNDLE"
+    return kind(f"{call.method} {call.path}: {failure.problem}", method=call.method, path=call.path, hint=hint)
 
 
 def _unknown(call: Call[Any], problem: str) -> OutcomeUnknownError:

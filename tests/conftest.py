@@ -1,30 +1,46 @@
+import asyncio
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
+import attrs
 import pytest
+
+from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
+from sectigo_async.testing import FakeClock
 
 
 @pytest.fixture(autouse=True)
 def _nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the settings, proxies and state of whoever runs the tests out of them."""
     for name in list(os.environ):
-        foreign = name.upper().endswith("_PROXY") or name.startswith(("SECTIGO_", "XDG_"))
+        foreign = name.upper().endswith("_PROXY") or name.startswith(("SECTIGO_", "XDG_", "DBUS_", "PYTHON_KEYRING"))
         if foreign and name != "SECTIGO_TEST_REQUIRE":
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 
 
+def find_tool(name: str, group: str) -> str:
+    """Return the path of a program; without it, skip, or fail where the group is required."""
+    tool = shutil.which(name)
+    if tool is None:
+        if group in os.environ.get("SECTIGO_TEST_REQUIRE", "").split(","):
+            pytest.fail(f"{name} is required and not installed")
+        pytest.skip(f"{name} is not installed")
+    return tool
+
+
 @pytest.fixture
 def openssl(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Run the openssl command line tool in the test's folder."""
-    tool = shutil.which("openssl")
-    if tool is None:
-        if "openssl" in os.environ.get("SECTIGO_TEST_REQUIRE", "").split(","):
-            pytest.fail("openssl is required and not installed")
-        pytest.skip("openssl is not installed")
+    tool = find_tool("openssl", "openssl")
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -32,3 +48,96 @@ def openssl(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]
         )
 
     return run
+
+
+@attrs.frozen
+class SecretService:
+    """A real, unlocked keyring in a store of its own.
+
+    Attributes:
+        environment: what a process needs to find it.
+        pid: the keyring's process.
+    """
+
+    environment: dict[str, str]
+    pid: int
+
+
+# The look-up waits for the service to be on the bus; without it a short test leaves a daemon behind.
+_SESSION = """
+printf ci | gnome-keyring-daemon --unlock --components=secrets >/dev/null || exit 97
+secret-tool lookup probe probe
+echo "$DBUS_SESSION_BUS_ADDRESS"
+dbus-send --session --print-reply=literal --dest=org.freedesktop.DBus / \\
+    org.freedesktop.DBus.GetConnectionUnixProcessID string:org.freedesktop.secrets
+read -r _
+"""
+
+
+@pytest.fixture
+def secret_service(tmp_path: Path) -> Iterator[SecretService]:
+    """Run gnome-keyring in a session bus of its own, as a desktop does."""
+    session, *_ = [
+        find_tool(tool, "keyring")
+        for tool in ("dbus-run-session", "gnome-keyring-daemon", "secret-tool", "dbus-send")
+    ]
+    home = tmp_path / "keyring-home"
+    home.mkdir()
+    places = {name: str(home) for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")}
+    process = subprocess.Popen(
+        [session, "--", "sh", "-c", _SESSION],
+        env={"PATH": os.environ["PATH"]} | places,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    assert address.startswith("unix:"), process.wait(5)
+    pid = int(process.stdout.readline().split()[-1])
+    yield SecretService(places | {"DBUS_SESSION_BUS_ADDRESS": address}, pid)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+    process.stdin.close()
+    process.stdout.close()
+    process.wait(10)
+
+
+class Live:
+    """A simulator in a thread of this process, which the test can reach into.
+
+    Args:
+        settings: its settings.
+    """
+
+    def __init__(self, settings: SandboxConfig) -> None:
+        self.clock = FakeClock(start=time.time())
+        self.sandbox = Sandbox(settings, self.clock)
+        self.url = ""
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    async def _serve(self) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        async with SandboxServer(self.sandbox) as server:
+            self.url = server.url
+            self._ready.set()
+            await self._end.wait()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(10)
+
+
+@pytest.fixture
+def live() -> Iterator[Live]:
+    """A simulator whose refresh tokens are good once, and which issues at once."""
+    with Live(SandboxConfig(issue_delay=0, rotate_refresh=True)) as running:
+        yield running

@@ -62,7 +62,7 @@ class CredentialStoreContract:
         logins = [
             Login(endpoint, username)
             for endpoint in ("https://iot.sectigo.com", "http://127.0.0.1:8831")
-            for username in ("ops", "OPS", "ops#1", "")
+            for username in ("ops", "OPS", "ops#1")
         ]
         kept = {(login, item): f"{login} {item}" for login in logins for item in (Item.PASSWORD, Item.REFRESH_TOKEN)}
         for (login, item), text in kept.items():

@@ -72,6 +72,26 @@ def start(tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
 
 
 @pytest.fixture
+def bare(tmp_path: Path) -> Run:
+    """Run `sectigo-async` piped, in the test's folder, with no settings but those given."""
+    (tmp_path / "home").mkdir(exist_ok=True)
+
+    def execute(*arguments: str, stdin: str = "", **extra: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [PROGRAM, *arguments],
+            cwd=tmp_path,
+            env=environment(tmp_path / "home", **extra),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+
+    return execute
+
+
+@pytest.fixture
 def run(tmp_path: Path, server: str) -> Run:
     """Run `sectigo-async` piped, in the test's folder, signed in to the simulator unless told otherwise."""
     (tmp_path / "home").mkdir()

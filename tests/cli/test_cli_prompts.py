@@ -1,0 +1,126 @@
+"""On a terminal: what is missing is asked for, on stderr, and nothing that is typed in secret is shown."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+PROGRAM = str(Path(sys.executable).with_name("sectigo-async"))
+Spawn = Callable[..., "pexpect.spawn[str]"]
+PASSWORD = "demo-password"
+
+
+@pytest.fixture
+def spawn(tmp_path: Path, live: Any) -> Spawn:
+    def begin(*arguments: str, **extra: str) -> "pexpect.spawn[str]":
+        (tmp_path / "home").mkdir(exist_ok=True)
+        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "TERM": "xterm"}
+        return pexpect.spawn(
+            PROGRAM,
+            ["-e", live.url, *arguments],
+            env=env | extra,
+            cwd=tmp_path,
+            encoding="utf-8",
+            timeout=20,
+            dimensions=(40, 120),
+        )
+
+    return begin
+
+
+def end(child: "pexpect.spawn[str]") -> tuple[int | None, str]:
+    shown = child.read()
+    child.close()
+    return child.exitstatus, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "")
+
+
+def test_login_asks_for_what_is_missing_and_offers_to_keep_the_password(spawn: Spawn, live: Any) -> None:
+    child = spawn("login", "--credential-store", "file")
+    child.expect_exact(f"User name at {live.url}: ")
+    child.sendline("demo")
+    child.expect_exact(f"Password of demo at {live.url}: ")
+    child.sendline(PASSWORD)
+    child.expect_exact("Keep the password in the file too, so that signing in goes on by itself? [Y/n] ")
+    child.sendline("")
+    code, shown = end(child)
+
+    assert code == 0
+    assert "passwordKept" in shown
+    assert "yes" in shown
+    assert PASSWORD not in shown
+    live.sandbox.reset_tokens()
+    code, shown = end(spawn("licenses"))
+    assert code == 0, shown
+    assert live.sandbox.counts["logins"] == 2
+
+
+def test_a_password_that_is_not_to_be_kept_is_forgotten(spawn: Spawn, live: Any) -> None:
+    for answer in ("y", "n"):
+        child = spawn("-u", "demo", "login", "--credential-store", "file")
+        child.expect_exact("Password of demo")
+        child.sendline(PASSWORD)
+        child.expect_exact("[Y/n]")
+        child.sendline("what?")
+        child.expect_exact("[Y/n]")
+        child.sendline(answer)
+        assert end(child)[0] == 0
+    live.sandbox.reset_tokens()
+
+    child = spawn("licenses")
+    child.expect_exact("error: the service no longer accepts the login of 'demo'")
+    assert end(child)[0] == 4
+
+
+def test_any_command_asks_when_there_is_nothing_to_sign_in_with(spawn: Spawn, live: Any) -> None:
+    child = spawn("licenses")
+    child.expect_exact(f"User name at {live.url}: ")
+    child.sendline("demo")
+    child.expect_exact(f"Password of demo at {live.url}: ")
+    child.sendline(PASSWORD)
+    code, shown = end(child)
+
+    assert code == 0, shown
+    assert "ordered" in shown
+    assert PASSWORD not in shown
+    code, shown = end(spawn("-u", "demo", "licenses"))
+    assert code == 0, shown
+    assert live.sandbox.counts["logins"] == 1, "the access token is shared with the next command"
+
+
+def test_auth_tells_who_where_by_what_and_how_long(spawn: Spawn, live: Any) -> None:
+    code, shown = end(spawn("-u", "demo", "auth", SECTIGO_PASSWORD=PASSWORD))
+
+    assert code == 0
+    told = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in shown.splitlines() if line.strip())
+    assert told["username"] == "demo"
+    assert told["endpoint"] == live.url
+    assert told["environment"] == "testing"
+    assert told["signed in by"] == "password (SECTIGO_PASSWORD)"
+    assert "UTC" in told["access token"]
+
+
+@pytest.mark.parametrize("prompt", ["User name", "Password of demo"])
+def test_ctrl_c_and_ctrl_d_at_a_prompt(spawn: Spawn, live: Any, prompt: str) -> None:
+    for key, code, words in (("\x03", 130, "interrupted"), ("\x04", 4, "error: there was no answer")):
+        child = spawn(*(() if prompt == "User name" else ("-u", "demo")), "licenses")
+        child.expect_exact(prompt)
+        child.expect_exact(": ")
+        child.send(key)
+        status, shown = end(child)
+
+        assert status == code, shown
+        assert words in shown
+        assert "Traceback" not in shown
+    assert live.sandbox.counts["logins"] == 0
+
+
+def test_nothing_is_asked_where_there_is_no_terminal(bare: Any, live: Any) -> None:
+    result = bare("-e", live.url, "licenses")
+
+    assert result.returncode == 4
+    assert "User name" not in result.stderr
