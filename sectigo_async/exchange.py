@@ -13,10 +13,9 @@ from sectigo_async.config import Config
 from sectigo_async.connections import FRESH, LEASED, QUEUED
 from sectigo_async.errors import FileError
 from sectigo_async.secrets import Secret
-from sectigo_async.text import one_line
 from sectigo_async.threads import run_to_end
 from sectigo_async.wire.calls import BYTES, Call
-from sectigo_async.wire.reply import Reply
+from sectigo_async.wire.reply import Reply, quote
 
 _log = logging.getLogger("sectigo_async.exchange")
 
@@ -119,19 +118,21 @@ class Exchanger:
             FileError: `into` cannot be written.
         """
         started = time.perf_counter()
+        secrets = call.secrets if token is None else (*call.secrets, token)
         attempt.begin()
         try:
             response = await self._http.handle_async_request(self._request(call, token, attempt))
             response.request = httpx.Request(call.method, self._base + call.path)
             try:
-                result = await self._read(response, call, token, into)
+                result = await self._read(response, call, secrets, into)
             finally:
                 await response.aclose()
         # OSError: some errors of TLS pass through httpx as they are.
         except (httpx.TransportError, OSError) as error:
             unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
             sent = attempt.was_sent(otherwise=not unsent)
-            result = Failure(_words(error, sent=sent), sent, isinstance(error, httpx.TimeoutException))
+            words = quote(_words(error, sent=sent), secrets)
+            result = Failure(words, sent, isinstance(error, httpx.TimeoutException))
         except httpx.DecodingError:
             result = Failure("the reply cannot be decoded", sent=True)
         except asyncio.CancelledError as cancelled:
@@ -161,10 +162,9 @@ class Exchanger:
         )
 
     async def _read(
-        self, response: httpx.Response, call: Call[Any], token: Secret | None, into: BinaryIO | None
+        self, response: httpx.Response, call: Call[Any], secrets: tuple[Secret, ...], into: BinaryIO | None
     ) -> Reply | Failure:
         headers = {name.lower(): value for name, value in response.headers.items()}
-        secrets = call.secrets if token is None else (*call.secrets, token)
         if into is not None and response.is_success:
             await _write(response, into)
             return Reply(status=response.status_code, headers=headers, secrets=secrets)
@@ -208,5 +208,5 @@ def _words(error: Exception, *, sent: bool) -> str:
         return "the request could not be written"  # What is wrong with it may be a secret.
     if isinstance(error, httpx.TimeoutException):
         return "the service did not answer in time" if sent else "no connection in time"
-    detail = one_line(str(error)) or type(error).__name__
+    detail = str(error) or type(error).__name__
     return f"the connection broke: {detail}" if sent else f"cannot connect: {detail}"

@@ -1,6 +1,7 @@
 """What came back: a model, or the one error that says why not."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TypeVar
@@ -35,12 +36,22 @@ _KINDS: dict[int, type[ServiceError]] = {
 
 _SHORT = 4
 _MASK = str(Secret("x"))
+_JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*", re.ASCII)
 
 
 def _forms(secrets: Iterable[Secret]) -> set[str]:
     """Return the texts by which a service may echo secrets: as they are, and as JSON writes them."""
     plain = {secret.reveal() for secret in secrets if secret}
     return plain | {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in plain for ascii_only in (True, False)}
+
+
+def quote(text: str, secrets: Iterable[Secret]) -> str:
+    """Return foreign text fit for an error or a log: one line, without `secrets` and without anybody's tokens."""
+    for form in sorted(_forms(secrets), key=len, reverse=True):
+        if len(form) < _SHORT and form in text:
+            return "(not shown: it may hold a secret)"
+        text = text.replace(form, _MASK)
+    return one_line(_JWT.sub(_MASK, text))
 
 
 @attrs.frozen(kw_only=True)
@@ -85,12 +96,7 @@ class Reply:
 
     def quote(self, text: str | None = None) -> str:
         """Return the body, or a part of it, fit for an error message: one line, without the secrets sent."""
-        shown = self.text if text is None else text
-        for form in sorted(_forms(self.secrets), key=len, reverse=True):
-            if len(form) < _SHORT and form in shown:
-                return "(not shown: it may hold a secret)"
-            shown = shown.replace(form, _MASK)
-        return one_line(shown)
+        return quote(self.text if text is None else text, self.secrets)
 
     @property
     def is_web_page(self) -> bool:
