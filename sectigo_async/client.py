@@ -61,7 +61,8 @@ class SectigoClient:
         environment: what the endpoint is for; see `Config.create`.
         config: endpoint, environment, time-outs and limits in one, instead of the two above.
         transport: carries the requests instead of connections of its own; stays the caller's to close.
-        ssl_context: TLS context; by default one that trusts what the operating system trusts.
+        ssl_context: TLS context; by default one that trusts what the operating system trusts. Signing in with a
+            client certificate has one of its own, which trusts that and `Config.ca_bundle`.
         proxy: URL of a proxy; by default what HTTPS_PROXY and NO_PROXY say, never for this machine.
         store: keeps the refresh token, and the password where `login` put it, between processes; they share the
             access token and a lock in the state directory. By default all ends with the client.
@@ -96,6 +97,8 @@ class SectigoClient:
         credentials: Credentials | None = None,
         clock: Clock | None = None,
     ) -> None:
+        # No frame on the way of an error holds the password as it was given.
+        password = Secret(password) if password else None
         if config is not None and (endpoint is not None or environment is not None):
             raise ConfigurationError(
                 "give either config or endpoint and environment", hint="Config.create takes both"
@@ -115,7 +118,7 @@ class SectigoClient:
         self._owned: list[httpx.AsyncBaseTransport] = []
         found = credentials or Credentials(
             username=username or None,
-            password=Secret(password) if password else None,
+            password=password,
             store=store,
             directory=None if store is None else state_directory(),
         )
@@ -179,7 +182,8 @@ class SectigoClient:
         return cls(config=found.config, credentials=found.credentials)
 
     def __repr__(self) -> str:
-        return f"SectigoClient(endpoint={self.config.endpoint!r})"
+        config = getattr(self, "config", None)  # Crash reports show half-made clients too.
+        return f"SectigoClient(endpoint={config.endpoint if config else None!r})"
 
     async def __aenter__(self) -> Self:
         return self
@@ -206,7 +210,7 @@ class SectigoClient:
             fresh: sign in with the password, whatever tokens there are, and even if the service refused it before.
 
         Raises:
-            AuthenticationError: no token can be had.
+            AuthenticationError: no token can be had, or, with `fresh`, the refresh token cannot be kept.
             NoReplyError: the service did not answer.
         """
         return await self._transport.sign_in(fresh=fresh)

@@ -24,6 +24,7 @@ __all__ = [
 
 PRODUCTION_ENDPOINT = "https://iot.sectigo.com"
 _PRODUCTION_HOST = "iot.sectigo.com"
+_HIGHEST_PORT = 65535
 _HOST_AND_PORT = re.compile(r"([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 
 
@@ -142,7 +143,7 @@ def _login_hosts(hosts: Iterable[str]) -> tuple[str, ...]:
     normal = []
     for host in hosts:
         found = _HOST_AND_PORT.fullmatch(host.strip().lower())
-        if found is None:
+        if found is None or not 0 < int(found[2] or 443) <= _HIGHEST_PORT:
             raise ConfigurationError(
                 f"{host!r} is not a host and port", hint="SECTIGO_LOGIN_HOST is like login.example.com:443"
             )

@@ -6,6 +6,7 @@ time and is given back when its reply is closed.
 
 import asyncio
 import functools
+import logging
 import os
 import ssl
 import urllib.request
@@ -21,7 +22,10 @@ from sectigo_async.config import ClientCertificate, is_loopback
 from sectigo_async.errors import ConfigurationError
 from sectigo_async.text import one_line
 
+_log = logging.getLogger("sectigo_async.connections")
+
 _OTHERS_MAY_WRITE = 0o022
+_OTHERS_MAY_READ = 0o044
 
 FRESH = "sectigo_async.fresh_connection"
 """Request extension: send this one over a connection that nobody used before."""
@@ -50,9 +54,10 @@ def client_certificate_context(certificate: ClientCertificate, ca_bundle: Path |
     """
     key = certificate.key or certificate.certificate
     for path in {certificate.certificate, key}:
-        with suppress(OSError):  # A file that is missing is told below.
-            if os.name == "posix" and path.stat().st_mode & _OTHERS_MAY_WRITE:
-                raise ConfigurationError(f"others may write to {path}", hint=f"chmod go-w {path}")
+        if _mode(path) & _OTHERS_MAY_WRITE:
+            raise ConfigurationError(f"others may write to {path}", hint=f"chmod go-w {path}")
+    if _mode(key) & _OTHERS_MAY_READ:
+        _log.warning("others may read the client key in %s: chmod 600 %s", key, key)
     context = _new_ssl_context(ca_bundle)
     try:
         # Without a password of its own, a key that has one would make OpenSSL ask for it on the terminal.
@@ -64,6 +69,13 @@ def client_certificate_context(certificate: ClientCertificate, ca_bundle: Path |
     raise ConfigurationError(
         problem, hint="SECTIGO_CLIENT_CERT and SECTIGO_CLIENT_KEY name PEM files, the key without a password"
     )
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions of a file; none where it is missing or the system has none."""
+    with suppress(OSError):
+        return path.stat().st_mode if os.name == "posix" else 0
+    return 0
 
 
 def _new_ssl_context(ca_bundle: Path | None) -> ssl.SSLContext:

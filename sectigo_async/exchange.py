@@ -19,6 +19,7 @@ from sectigo_async.wire.reply import Reply, quote
 
 _log = logging.getLogger("sectigo_async.exchange")
 
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
 _ERROR_BODY_LIMIT = 64 * 1024
 _WRITE_SIZE = 1024 * 1024
 
@@ -128,8 +129,8 @@ class Exchanger:
             finally:
                 await response.aclose()
         # OSError: some errors of TLS pass through httpx as they are.
-        except (httpx.TransportError, OSError) as error:
-            unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        except (httpx.TransportError, httpx.InvalidURL, OSError) as error:
+            unsent = isinstance(error, _NOT_SENT)
             sent = attempt.was_sent(otherwise=not unsent)
             words = quote(_words(error, sent=sent), secrets)
             result = Failure(words, sent, isinstance(error, httpx.TimeoutException))

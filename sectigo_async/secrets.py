@@ -27,6 +27,7 @@ class Secret:
         self._value: str = value.reveal() if isinstance(value, Secret) else value
         if any("\ud800" <= char <= "\udfff" for char in self._value):
             # Refused here, because the error of the encoder would show the text.
+            self._value = value = ""
             raise InvalidArgumentError(
                 "a secret is not valid text", hint="it must be UTF-8; look at the locale of this process"
             )

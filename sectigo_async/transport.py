@@ -151,6 +151,7 @@ class Transport:
                 raise _error(call, result)
             number += 1
             await self._clock.sleep(delay)
+            self._check_use()
             if into is not None:
                 await run_to_end(_rewind, into)
             token = await self._tokens.token()

@@ -3,9 +3,16 @@
 The documentation's table, `sectigo-async validate` and the tests are made from it.
 """
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import attrs
+
+from sectigo_async.errors import ConfigurationError
+from sectigo_async.secrets import Secret
+
+_LONGEST = 3600.0
 
 
 @attrs.frozen
@@ -63,6 +70,76 @@ VARIABLES = (
 )
 
 
-def read_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of this package that are set; an empty one counts as not set."""
-    return {variable.name: environ[variable.name] for variable in VARIABLES if environ.get(variable.name)}
+@attrs.frozen
+class Variables:
+    """The variables of this package that are set; an empty one counts as not set. Secrets are masked from the start.
+
+    Attributes:
+        plain: those that may be shown, by name.
+        secret: those that may not, by name.
+    """
+
+    plain: Mapping[str, str]
+    secret: Mapping[str, Secret]
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] | None) -> "Variables":
+        """Return what `environ` says; `os.environ` when not given."""
+        source = os.environ if environ is None else environ
+        names = [(variable.name, variable.secret) for variable in VARIABLES if source.get(variable.name)]
+        return cls(
+            {name: source[name] for name, secret in names if not secret},
+            {name: Secret(source[name]) for name, secret in names if secret},
+        )
+
+    def without(self, *names: str) -> "Variables":
+        """Return these but for some."""
+        return Variables(
+            {name: value for name, value in self.plain.items() if name not in names},
+            {name: value for name, value in self.secret.items() if name not in names},
+        )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.plain or name in self.secret
+
+    def path(self, name: str) -> Path | None:
+        """Return the path that a variable names.
+
+        Raises:
+            ConfigurationError: it begins with the home directory of nobody.
+        """
+        if name not in self.plain:
+            return None
+        try:
+            return Path(self.plain[name]).expanduser()
+        except RuntimeError:
+            problem = f"{name} is {self.plain[name]!r}, and there is no such home directory"
+        raise ConfigurationError(problem, hint="write the whole path")
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        """Return which of `choices` a variable names; the first one where it is not set.
+
+        Raises:
+            ConfigurationError: it names none.
+        """
+        chosen = self.plain.get(name, choices[0]).strip().lower()
+        if chosen not in choices:
+            raise ConfigurationError(f"{name} is {chosen!r}", hint=f"use one of {', '.join(choices)}")
+        return chosen
+
+    def seconds(self, name: str, default: float) -> float:
+        """Return the seconds that a variable names, more than 0 and at most an hour.
+
+        Raises:
+            ConfigurationError: it names none.
+        """
+        text = self.plain.get(name)
+        if text is None:
+            return default
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds <= _LONGEST:
+            raise ConfigurationError(f"{name} is {text!r}", hint=f"use seconds, more than 0 and at most {_LONGEST:g}")
+        return seconds

@@ -78,7 +78,7 @@ def options(
     base = Settings(debug=debug)
     if env_file is not None:
         with reported(base):
-            base = attrs.evolve(base, environ=read_env_file(env_file), env_file=env_file)
+            base = read_env_file(env_file)
     ctx.obj = attrs.evolve(
         base,
         username=username,
@@ -87,6 +87,7 @@ def options(
         environment=environment,
         endpoint=endpoint,
         account=account,
+        debug=debug,
     )
 
 

@@ -30,6 +30,7 @@ class Settings:
         account: name of an account that `login` made.
         environ: the environment, with what `--env-file` adds to it.
         env_file: the file of `--env-file`.
+        from_file: the variables that it adds.
         debug: whether errors come with a traceback.
     """
 
@@ -42,6 +43,7 @@ class Settings:
     account: str | None = None
     environ: Mapping[str, str] = attrs.field(factory=lambda: os.environ, repr=False)
     env_file: Path | None = None
+    from_file: frozenset[str] = frozenset()
     debug: bool = False
 
     def resolve(self, *, store: str | None = None, signing_in: bool = False) -> Resolved:
@@ -60,6 +62,10 @@ class Settings:
         if self.password is None:
             return found
         return attrs.evolve(found, credentials=attrs.evolve(found.credentials, password_source=self.password_source))
+
+    def source(self, name: str, source: str) -> str:
+        """Return where a variable came from, files of variables included."""
+        return f"file {self.env_file}" if source == "environment" and name in self.from_file else source
 
     def client(self) -> SectigoClient:
         """Return a client for these settings."""
@@ -113,8 +119,8 @@ def share(found: Resolved) -> SharedLogin:
     return found.credentials.share(found.config.endpoint, SystemClock())
 
 
-def read_env_file(path: Path) -> dict[str, str]:
-    """Return the environment, and the SECTIGO_ variables of a file where the environment has none of that name.
+def read_env_file(path: Path) -> Settings:
+    """Return settings with the SECTIGO_ variables of a file, where the environment does not set them.
 
     Raises:
         ConfigurationError: the file cannot be read.
@@ -127,8 +133,12 @@ def read_env_file(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         problem = f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text in UTF-8'}"
     else:
-        ours = {name: value for name, value in read.items() if name.startswith("SECTIGO_") and value}
-        return ours | dict(os.environ)
+        added = {
+            name: value
+            for name, value in read.items()
+            if name.startswith("SECTIGO_") and value and not os.environ.get(name)
+        }
+        return Settings(environ={**os.environ, **added}, env_file=path, from_file=frozenset(added))
     raise ConfigurationError(problem, hint="--env-file names a file of lines like SECTIGO_USERNAME=ops")
 
 

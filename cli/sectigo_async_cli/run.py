@@ -76,7 +76,7 @@ def reported(chosen: Settings, notes: Sequence[str] = ()) -> Iterator[None]:
         give_up_stdout()
         say(f"error: cannot write the output: {error.strerror or error}")
         code = exit_codes.FAILED
-    except typer.Exit:
+    except (typer.Exit, typer.BadParameter):
         raise
     except Exception as error:  # noqa: BLE001 - the last line of defence against a traceback
         code = report_bug(error, debug=chosen.debug)

@@ -17,8 +17,11 @@ from sectigo_async.errors import (
     ServiceError,
 )
 from sectigo_async.secrets import Secret
+from sectigo_async.text import fits_a_header
 from sectigo_async.wire.reply import Reply, error_for
 
+_LONGEST_LOCATION = 2000
+_HIGHEST_PORT = 65535
 # What a URL parser and a person read alike: no user information, no escapes, no trailing dot, ASCII alone.
 _TARGET = re.compile(
     r"https://(?P<host>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\])"
@@ -42,12 +45,14 @@ def certificate_sign_in_url(reply: Reply, config: Config, username: str) -> str:
             hint="set SECTIGO_CLIENT_CERT and SECTIGO_CLIENT_KEY to its files",
         )
     location = reply.headers.get("location", "").strip()
+    if len(location) > _LONGEST_LOCATION:
+        location = ""
     home = urlsplit(config.endpoint)
     if re.fullmatch(r"/(?!/)[!-~]*", location) and home.scheme == "https":
         return f"https://{home.netloc}{location}"
     found = _TARGET.fullmatch(location)
-    if found is not None:
-        host, port = found["host"].lower(), int(found["port"] or 443)
+    host, port = (found["host"].lower(), int(found["port"] or 443)) if found else ("", 0)
+    if found is not None and 0 < port <= _HIGHEST_PORT:
         here = home.scheme == "https" and f"{host}:{port}" == _host_and_port(config.endpoint)
         vendor = config.environment is Environment.PRODUCTION and host.endswith(".sectigo.com")
         if here or vendor or f"{host}:{port}" in config.login_hosts:
@@ -102,10 +107,6 @@ def read_refresh(reply: Reply, used: Secret) -> Tokens | None:
     return _read_tokens(reply, used)
 
 
-def _fits_a_header(token: str) -> bool:
-    return bool(token) and token.isascii() and token.isprintable() and " " not in token
-
-
 def _refusal(reply: Reply, path: str) -> ServiceError:
     """Return the error for a reply that is no answer to signing in; its body may hold tokens, so it is not quoted."""
     error = error_for(attrs.evolve(reply, body=_message_only(reply)), "POST", path)
@@ -127,7 +128,7 @@ def _read_tokens(reply: Reply, kept: Secret | None) -> Tokens:
     except ValueError:
         document = None
     access = document.get("accessToken") if isinstance(document, dict) else None
-    if not isinstance(document, dict) or not isinstance(access, str) or not _fits_a_header(access):
+    if not isinstance(document, dict) or not isinstance(access, str) or not fits_a_header(access):
         # The reply is not quoted: it may hold a token in a shape not known here.
         raise AuthenticationError(
             "the service answered the sign-in without an access token",

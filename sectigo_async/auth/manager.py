@@ -119,6 +119,8 @@ class TokenManager:
         self._clock = clock
         self._access: AccessToken | None = None
         self._refresh: Secret | None = None
+        self._unsaved_for: Secret | None = None
+        self._closed = False
         self._fresh_until = 0.0
         self._source = ""
         self._first_login = False
@@ -141,7 +143,7 @@ class TokenManager:
         """
         now = self._clock.monotonic()
         if self._access is None or now >= self._access.good_until:
-            await self._renew()
+            await self._wait_for(self._start_renewal())
         elif now >= self._fresh_until and (self._refresh is not None or self._shared.store is not None):
             # Still good: nobody waits for the next one.
             self._start_renewal()
@@ -156,7 +158,7 @@ class TokenManager:
         if self._access is None or self._access.secret == failed.secret:
             self._access = AccessToken(failed.secret, good_until=0.0)
             self._fresh_until = 0.0
-            await self._renew()
+            await self._wait_for(self._start_renewal())
         assert self._access is not None
         return self._access
 
@@ -190,6 +192,7 @@ class TokenManager:
         One that has a stored refresh token in the air is given a little time: the service may have taken the old
         one back, and the new one is in the reply.
         """
+        self._closed = True
         renewal = self._renewal
         if renewal is None:
             return
@@ -199,13 +202,12 @@ class TokenManager:
         await asyncio.wait([renewal])
 
     def _start_renewal(self, *, fresh: bool = False) -> "asyncio.Task[SectigoError | None]":
+        if self._closed:
+            raise ConfigurationError("this client is closed", hint="make a new one")
         if self._renewal is None or self._renewal.done():
             self._renewal = asyncio.get_running_loop().create_task(self._obtain(fresh=fresh))
             self._renewal.add_done_callback(self._renewal_done)
         return self._renewal
-
-    async def _renew(self) -> None:
-        await self._wait_for(self._start_renewal())
 
     async def _wait_for(self, renewal: "asyncio.Task[SectigoError | None]") -> None:
         """Wait for the one renewal; raise an error of this waiter's own."""
@@ -246,10 +248,13 @@ class TokenManager:
         if shared is None or (self._access is not None and shared.token == self._access.secret):
             return False
         left = shared.left(self._clock)
-        if left is not None and left <= 0:
+        own = 0.0 if self._access is None else self._access.good_until - self._clock.monotonic()
+        if left is not None and left <= max(own, 0.0):
             return False
         self._use(shared.token, left, shared.lifetime, minted=False)
         self._source, self._is_shared = "shared token", True
+        if self._shared.store is not None:
+            self._refresh = None  # Whoever got that token may have replaced it; the store tells.
         return True
 
     async def _mint(self) -> None:
@@ -268,20 +273,36 @@ class TokenManager:
     async def _refreshed(self) -> bool:
         """Refresh; say whether the service took the refresh token, if there is one."""
         store = self._shared.store
-        refresh = self._refresh if store is None else await self._shared.refresh_token() or self._refresh
+        refresh = await self._refresh_token()
         if refresh is None:
             return False
         with self._at_stake():
             tokens = read_refresh(await self._send_refresh(refresh), refresh)
             if tokens is not None:
-                await self._adopt(tokens, f"refresh token ({store.name})" if store else "refresh token")
+                source = f"refresh token ({store.name})" if store else "refresh token"
+                await self._adopt(tokens, source, spent=refresh)
                 return True
-        self._refresh = None
+        if self._refresh == refresh:
+            self._refresh = None
         try:
             await self._shared.forget_refresh_token(refresh)
         except CredentialStoreError as error:
             _log.warning("a refresh token that the service refused is still kept: %s", error)
         return False
+
+    async def _refresh_token(self) -> Secret | None:
+        """Return the newest refresh token: what the store holds, unless it could not be given a newer one."""
+        if self._shared.store is None:
+            return self._refresh
+        try:
+            kept = await self._shared.refresh_token()
+        except CredentialStoreError as error:
+            if self._refresh is None:
+                raise
+            _log.warning("the stored refresh token cannot be read, the one at hand is used: %s", error)
+            return self._refresh
+        # Where the store holds nothing any more, somebody has signed out: the one at hand counts no longer.
+        return self._refresh if self._unsaved_for is not None and kept == self._unsaved_for else kept
 
     async def _send_refresh(self, refresh: Secret) -> Reply:
         try:
@@ -289,7 +310,8 @@ class TokenManager:
         except NoReplyError as error:
             if isinstance(error, ConnectFailedError | CallTimeoutError):
                 raise
-        # Cut off: whether it ran or not, nothing is lost by asking once more.
+        # Cut off. If it ran, and the service takes a second use amiss, the password comes next: as it would if the
+        # next call asked again.
         return await self._sender.send(calls.refresh(refresh))
 
     @contextmanager
@@ -344,12 +366,15 @@ class TokenManager:
             problem, hint="sign in with `sectigo-async login`, or set SECTIGO_USERNAME and SECTIGO_PASSWORD"
         )
 
-    async def _adopt(self, tokens: Tokens, source: str, *, must_keep: bool = False) -> None:
+    async def _adopt(
+        self, tokens: Tokens, source: str, *, spent: Secret | None = None, must_keep: bool = False
+    ) -> None:
         """Use new tokens from here on, and let other processes do so.
 
         Args:
             tokens: what the service gave.
             source: what they were given for.
+            spent: the refresh token that they were given for.
             must_keep: whether it is an error that the refresh token cannot be kept.
         """
         claims = read_claims(tokens.access)
@@ -358,16 +383,18 @@ class TokenManager:
                 "the service marks this as the first login of the account: if calls are refused, sign in to the "
                 "portal once and set a new password"
             )
+        stored = StoredToken.received(tokens.access, claims.lifetime, self._clock)
         self._use(tokens.access, claims.lifetime, claims.lifetime, minted=True)
         self._refresh, self._source, self._first_login = tokens.refresh, source, claims.first_login
+        still_kept, self._unsaved_for = self._unsaved_for or spent, None
         if tokens.refresh is not None:
             try:
                 await self._shared.save_refresh_token(tokens.refresh, read_claims(tokens.refresh).lifetime)
             except CredentialStoreError as error:
                 if must_keep:
                     raise
+                self._unsaved_for = still_kept
                 _log.warning("the new refresh token cannot be kept, so the next program must sign in: %s", error)
-        stored = StoredToken.received(tokens.access, claims.lifetime, self._clock)
         self._is_shared = await self._shared.share_access_token(stored)
 
     def _use(self, token: Secret, left: float | None, lifetime: float | None, *, minted: bool) -> None:

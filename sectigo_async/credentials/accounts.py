@@ -1,7 +1,7 @@
 """Named accounts: which user of which endpoint `login` signed in, and where it keeps the secrets. No secrets here."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import attrs
@@ -13,6 +13,7 @@ from sectigo_async.files import write_private
 DEFAULT_ACCOUNT = "default"
 _VERSION = 1
 _LONGEST_NAME = 64
+_LOCK_WAIT = 10.0
 
 
 @attrs.frozen(kw_only=True)
@@ -61,7 +62,7 @@ class Accounts:
             raise ConfigurationError(
                 f"{name!r} is not a name for an account", hint=f"use 1 to {_LONGEST_NAME} characters"
             )
-        self._store(self._load() | {name: account})
+        self._change(lambda accounts: accounts | {name: account})
 
     def remove(self, name: str) -> None:
         """Remove an account; nothing happens where there is none.
@@ -69,16 +70,13 @@ class Accounts:
         Raises:
             CredentialStoreError: the list cannot be read or written.
         """
-        accounts = self._load()
-        if accounts.pop(name, None) is not None:
-            self._store(accounts)
+        self._change(lambda accounts: {other: account for other, account in accounts.items() if other != name})
 
     def _load(self) -> dict[str, Account]:
         try:
             document = json.loads(self._path.read_bytes())
-            accounts = {str(name): Account(**fields) for name, fields in document["accounts"].items()}
             if document["version"] == _VERSION:
-                return accounts
+                return {str(name): Account(**fields) for name, fields in document["accounts"].items()}
             problem = f"{self._path} is of another version"
         except (FileNotFoundError, NotADirectoryError):
             return {}
@@ -88,12 +86,24 @@ class Accounts:
             problem = f"{self._path} is not a list of accounts that this version can read"
         raise CredentialStoreError(problem, hint="move it away and sign in again")
 
+    def _change(self, change: Callable[[dict[str, Account]], dict[str, Account]]) -> None:
+        import filelock
+
+        make_private(self._path.parent)
+        problem = ""
+        try:
+            with filelock.FileLock(self._path.with_suffix(".lock"), mode=0o600, timeout=_LOCK_WAIT):
+                self._store(change(self._load()))
+        except (OSError, NotImplementedError) as error:  # A time-out is an OSError too.
+            problem = str(error)
+        if problem:
+            raise CredentialStoreError(f"the list of accounts cannot be changed: {problem}", hint="try again")
+
     def _store(self, accounts: Mapping[str, Account]) -> None:
         document = {
             "version": _VERSION,
             "accounts": {name: attrs.asdict(account) for name, account in accounts.items()},
         }
-        make_private(self._path.parent)
         problem = ""
         try:
             write_private(self._path, json.dumps(document, indent=2).encode() + b"\n", overwrite=True)

@@ -7,6 +7,7 @@ against others, and whatever is raised there becomes one of our errors, whose te
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -25,6 +26,7 @@ from sectigo_async.text import one_line
 from sectigo_async.threads import run_bounded
 
 if TYPE_CHECKING:
+    from filelock import FileLock
     from keyring.backend import KeyringBackend
 
 T = TypeVar("T")
@@ -35,13 +37,15 @@ INTERACTIVE_TIMEOUT = 60.0
 _SAFE = frozenset(
     f"keyring.backends.{name}" for name in ("SecretService", "libsecret", "kwallet", "macOS", "Windows")
 )
-_UNSAFE = ("keyrings.alt", "keyring.backends.null", "keyring.backends.fail")
+_UNSAFE = ("keyrings.alt", "keyring.backends.null")
 _LONGEST_ON_WINDOWS = 5 * 512
 _HEADLESS = (
     "on a machine without a desktop set SECTIGO_PASSWORD_FILE, or sign in with `sectigo-async login "
     "--credential-store file`, which keeps the login in clear text in a file of mode 0600"
 )
 _MOST_COPIES = 8
+_OF_ANOTHER_PROGRAM = "-25244"  # errSecInvalidOwnerEdit
+_TOO_LONG = "1783"  # "The stub received bad data"
 
 _one_at_a_time = threading.Lock()
 
@@ -112,19 +116,65 @@ class KeyringStore:
         return await self._access(_full_name)
 
     async def _access(self, use: "Callable[[KeyringBackend], T]", value: Secret | None = None) -> T:
-        lock = self._lock or state_directory() / "keyring.lock"
+        access = _Access(self._lock or state_directory() / "keyring.lock", self._timeout)
         try:
-            return await run_bounded(lambda: _serialised(lock, use, self._timeout), self._timeout)
+            return await run_bounded(lambda: access.run(use), self._timeout)
         except TimeoutError:
             error: CredentialStoreError = KeyringTimeoutError(
-                f"the keyring did not answer within {self._timeout:g} s",
+                f"the keyring did not answer within {self._timeout:g} s"
+                if access.begun
+                else f"the keyring has been in use by another program or task for {self._timeout:g} s",
                 hint="unlock it, or look at its D-Bus session; SECTIGO_KEYRING_TIMEOUT gives it more time, "
                 "SECTIGO_CREDENTIAL_STORE=memory does without it",
             )
         except Exception as problem:  # noqa: BLE001 - keyrings raise whatever they like
-            error = _translated(problem, value)
+            error = _translated(problem, saving=value is not None)
+        finally:
+            access.give_up()
         # Raised here, where no frame of the keyring, with the secret in it, hangs on the error.
         raise error
+
+
+class _Access:
+    """One access to the keyring, in a thread: alone in this process, and against others by a file.
+
+    Args:
+        lock: the file.
+        timeout: seconds for all of it.
+    """
+
+    def __init__(self, lock: Path, timeout: float) -> None:
+        self._path = lock
+        self._deadline = time.monotonic() + timeout
+        self._lock: FileLock | None = None
+        self._given_up = False
+        self.begun = False
+
+    def run(self, use: "Callable[[KeyringBackend], T]") -> T:
+        """Do it; called in the thread."""
+        import filelock
+
+        make_private(self._path.parent)
+        if not _one_at_a_time.acquire(timeout=max(0.0, self._deadline - time.monotonic())):
+            raise TimeoutError
+        try:
+            self._lock = filelock.FileLock(self._path, mode=0o600, thread_local=False)
+            self._lock.acquire(timeout=max(0.0, self._deadline - time.monotonic()))  # Its time-out is a TimeoutError.
+            try:
+                if self._given_up:
+                    raise TimeoutError
+                self.begun = True
+                return use(_choose())
+            finally:
+                self._lock.release()
+        finally:
+            _one_at_a_time.release()
+
+    def give_up(self) -> None:
+        """Begin nothing any more, and let other processes at the keyring, although the thread may hang in it."""
+        self._given_up = True
+        if self._lock is not None:
+            self._lock.release()
 
 
 def service(login: Login, item: Item) -> str:
@@ -132,36 +182,23 @@ def service(login: Login, item: Item) -> str:
     return f"sectigo-async:v1:{item.value}:{login.endpoint}#{login.username}"
 
 
-def _serialised(lock: Path, use: "Callable[[KeyringBackend], T]", timeout: float) -> T:
-    import filelock
-
-    make_private(lock.parent)
-    if not _one_at_a_time.acquire(timeout=timeout):
-        raise TimeoutError
-    try:
-        # filelock.Timeout is a TimeoutError.
-        with filelock.FileLock(lock, timeout=timeout, mode=0o600):
-            return use(_choose())
-    finally:
-        _one_at_a_time.release()
-
-
 def _choose() -> "KeyringBackend":
     """Return the first keyring that is known to be safe, or the one that the user names."""
     import keyring
 
     found = keyring.get_keyring()
-    # The chainer tries one after the other, clear text last.
-    candidates: list[KeyringBackend] = list(getattr(found, "backends", ())) or [found]
+    # The chainer tries one after the other, those in clear text too.
+    candidates: list[KeyringBackend] = list(getattr(found, "backends", [found]))
     for candidate in candidates:
         if type(candidate).__module__ in _SAFE:
             return candidate
     name = _full_name(found)
-    if name.startswith(_UNSAFE) and not name.startswith("keyring.backends.fail"):
+    if name.startswith(_UNSAFE):
         raise KeyringUnavailableError(
             f"the keyring {name} is refused: it does not keep a secret secret", hint=_HEADLESS
         )
-    if os.environ.get("PYTHON_KEYRING_BACKEND") == name:
+    named = os.environ.get("PYTHON_KEYRING_BACKEND") == name
+    if named and candidates == [found] and not name.startswith("keyring.backends."):
         return found
     raise KeyringUnavailableError(f"there is no usable keyring (found: {name})", hint=_HEADLESS)
 
@@ -180,13 +217,15 @@ def _check_length(backend: "KeyringBackend", value: Secret) -> None:
         )
 
 
-def _translated(problem: Exception, value: Secret | None) -> CredentialStoreError:
-    """Return our error for whatever a keyring raised."""
+def _translated(problem: Exception, *, saving: bool) -> CredentialStoreError:
+    """Return our error for whatever a keyring raised; what it says of a value that it was given is not told."""
     if isinstance(problem, CredentialStoreError):
         # Of what was raised in the thread, only the words are kept.
         return type(problem)(str(problem), hint=problem.hint)
     kinds = {kind.__name__ for kind in type(problem).__mro__}
-    words = str(problem) if value is None else str(problem).replace(value.reveal(), str(value))
+    words = str(problem)
+    if saving:
+        words = ", ".join(code for code in (_OF_ANOTHER_PROGRAM, _TOO_LONG) if code in words)
     said = one_line(f"{type(problem).__name__}: {words}" if words else type(problem).__name__)
     if "NoKeyringError" in kinds:
         return KeyringUnavailableError(f"there is no usable keyring ({said})", hint=_HEADLESS)
@@ -199,12 +238,12 @@ def _translated(problem: Exception, value: Secret | None) -> CredentialStoreErro
         return KeyringUnavailableError(
             f"the keyring cannot be loaded ({said})", hint="check PYTHON_KEYRING_BACKEND and the keyring package"
         )
-    if "-25244" in said:
+    if _OF_ANOTHER_PROGRAM in said:
         return CredentialStoreError(
             f"the keychain item belongs to another program ({said})",
             hint="open Keychain Access, delete the items that begin with sectigo-async:v1, and sign in again",
         )
-    if "1783" in said:
+    if _TOO_LONG in said:
         return CredentialStoreError(
             f"the value is too long for the Windows Credential Manager ({said})",
             hint="use SECTIGO_CREDENTIAL_STORE=file, or SECTIGO_PASSWORD_FILE",

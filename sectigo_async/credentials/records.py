@@ -10,9 +10,11 @@ import attrs
 from sectigo_async.clock import Clock
 from sectigo_async.credentials.login import Login
 from sectigo_async.secrets import Secret
+from sectigo_async.text import fits_a_header
 
 _VERSION = 1
 _AGREEMENT = 60.0
+_MOST = 1e15
 
 
 def encode(login: Login, fields: Mapping[str, object]) -> Secret:
@@ -94,20 +96,16 @@ class StoredToken:
         """Return the token of a record, or `None` where it holds none that could be sent."""
         token, lifetime, boot = record.get("token"), record.get("lifetime"), record.get("boot")
         wall, monotonic = record.get("wall"), record.get("monotonic")
-        if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
+        if not isinstance(token, str) or not fits_a_header(token) or not isinstance(boot, str):
             return None
-        if not isinstance(boot, str) or not _is_number(wall) or not _is_number(monotonic):
+        seconds = None if lifetime is None else _number(lifetime)
+        received = _number(wall), _number(monotonic)
+        if received[0] is None or received[1] is None or (seconds is None and lifetime is not None):
             return None
-        if lifetime is not None and not _is_number(lifetime):
-            return None
-        return cls(
-            token=Secret(token),
-            lifetime=None if lifetime is None else float(lifetime),  # type: ignore[arg-type]
-            wall=float(wall),  # type: ignore[arg-type]
-            monotonic=float(monotonic),  # type: ignore[arg-type]
-            boot=boot,
-        )
+        return cls(token=Secret(token), lifetime=seconds, wall=received[0], monotonic=received[1], boot=boot)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < _MOST else None  # Not a number is not less either.

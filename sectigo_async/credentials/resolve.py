@@ -1,7 +1,8 @@
 """Who signs in where, and with what: the precedence of arguments, environment, account, keyring and prompt."""
 
-import os
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -16,10 +17,10 @@ from sectigo_async.credentials.state import state_directory
 from sectigo_async.credentials.stores import CredentialStore, FileStore, RefreshTokenFile, read_secret_file
 from sectigo_async.errors import ConfigurationError, CredentialStoreError
 from sectigo_async.secrets import Secret
-from sectigo_async.variables import VARIABLES, read_variables
+from sectigo_async.variables import VARIABLES, Variables
 
-_LONGEST_TIMEOUT = 3600.0
-_STORES = ("auto", "keyring", "file", "memory")
+_log = logging.getLogger("sectigo_async.credentials")
+
 _OF_ONE_LOGIN = (
     "SECTIGO_USERNAME",
     "SECTIGO_PASSWORD",
@@ -71,10 +72,12 @@ class Credentials:
 
     def share(self, endpoint: str, clock: Clock) -> SharedLogin:
         """Return what the processes of this login share at the normalised `endpoint`."""
+        # A file with a refresh token may be used by programs that name no user, or name it otherwise.
+        name = self.store.identity if isinstance(self.store, RefreshTokenFile) else self.username
         return SharedLogin(
-            Login(endpoint, self.username or ""),
-            store=self.store if self.username else None,
-            directory=self.directory if self.username else None,
+            Login(endpoint, name or ""),
+            store=self.store if name else None,
+            directory=self.directory if name else None,
             cache=self.cache and self.access_token is None,
             clock=clock,
         )
@@ -140,7 +143,8 @@ def resolve(
     Each value, on its own, is
 
     1. the argument, if it is given and not empty;
-    2. the environment variable;
+    2. the environment variable. Its secrets belong to its user name and endpoint: they are not used where the
+       caller names another;
     3. for endpoint, environment and user name: what the account says. The account named by the argument comes
        before the variables of one login (user, secrets, endpoint), which then count for nothing. The account
        named by SECTIGO_ACCOUNT must agree with them. The account `default` is used only where it agrees.
@@ -164,15 +168,22 @@ def resolve(
         ConfigurationError: values that cannot work, or contradict each other.
         CredentialStoreError: the list of accounts cannot be read.
     """
-    variables = read_variables(os.environ if environ is None else environ)
+    variables = Variables.read(environ)
+    del environ  # No frame on the way of an error holds what it says.
+    password = Secret(password) if password else None
     if store:
-        variables["SECTIGO_CREDENTIAL_STORE"] = store
-    name = account or variables.get("SECTIGO_ACCOUNT") or ""
+        variables = attrs.evolve(variables, plain={**variables.plain, "SECTIGO_CREDENTIAL_STORE": store})
+    name = account or variables.plain.get("SECTIGO_ACCOUNT") or ""
     found = _account(name, signing_in=signing_in)
     if account and found is not None:
-        variables = {key: value for key, value in variables.items() if key not in _OF_ONE_LOGIN}
-    who = username or variables.get("SECTIGO_USERNAME") or None
-    where = endpoint or variables.get("SECTIGO_ENDPOINT") or None
+        variables = variables.without(*_OF_ONE_LOGIN)
+    elif _is_of_another_login(variables, username, endpoint):
+        withheld = [secret for secret in _SECRETS if secret in variables]
+        if withheld and not password:
+            _log.warning("not used, since user name or endpoint are not those beside it: %s", ", ".join(withheld))
+        variables = variables.without(*_SECRETS)
+    who = username or variables.plain.get("SECTIGO_USERNAME")
+    where = endpoint or variables.plain.get("SECTIGO_ENDPOINT")
     if found is not None and not _agrees(found, who, where):
         if name and not signing_in:
             raise ConfigurationError(
@@ -181,7 +192,7 @@ def resolve(
                 hint="leave out the account, or the user name and endpoint",
             )
         found = None
-    purpose = environment or variables.get("SECTIGO_ENVIRONMENT")
+    purpose = environment or variables.plain.get("SECTIGO_ENVIRONMENT")
     if found is not None:
         who, where, purpose = who or found.username, where or found.endpoint, purpose or found.environment
     config = _config(where, purpose, variables)
@@ -211,29 +222,43 @@ def _account(name: str, *, signing_in: bool) -> Account | None:
     return found
 
 
-def _agrees(account: Account, username: str | None, endpoint: str | None) -> bool:
-    return (username is None or username == account.username) and (
-        endpoint is None or normalise_endpoint(endpoint) == account.endpoint
+def _is_of_another_login(variables: Variables, username: str | None, endpoint: str | None) -> bool:
+    """Say whether the caller means another user or endpoint than the environment, whose secrets are for that."""
+    its_user, its_endpoint = variables.plain.get("SECTIGO_USERNAME"), variables.plain.get("SECTIGO_ENDPOINT")
+    return bool(username and its_user and username != its_user) or bool(
+        endpoint and its_endpoint and not _same(endpoint, its_endpoint)
     )
 
 
-def _config(endpoint: str | None, environment: Environment | str | None, variables: Mapping[str, str]) -> Config:
-    certificate, key = _path(variables, "SECTIGO_CLIENT_CERT"), _path(variables, "SECTIGO_CLIENT_KEY")
+def _same(endpoint: str, other: str) -> bool:
+    with suppress(ConfigurationError):
+        return normalise_endpoint(endpoint) == normalise_endpoint(other)
+    return endpoint == other
+
+
+def _agrees(account: Account, username: str | None, endpoint: str | None) -> bool:
+    return (username is None or username == account.username) and (
+        endpoint is None or _same(endpoint, account.endpoint)
+    )
+
+
+def _config(endpoint: str | None, environment: Environment | str | None, variables: Variables) -> Config:
+    certificate, key = variables.path("SECTIGO_CLIENT_CERT"), variables.path("SECTIGO_CLIENT_KEY")
     if key is not None and certificate is None:
         raise ConfigurationError("SECTIGO_CLIENT_KEY is set without SECTIGO_CLIENT_CERT", hint="set both")
     return attrs.evolve(
         Config.create(endpoint, environment),
-        ca_bundle=_path(variables, "SECTIGO_CA_BUNDLE"),
+        ca_bundle=variables.path("SECTIGO_CA_BUNDLE"),
         client_certificate=None if certificate is None else ClientCertificate(certificate=certificate, key=key),
-        login_hosts=[host for host in variables.get("SECTIGO_LOGIN_HOST", "").split(",") if host.strip()],
-        trust_anchors=_path(variables, "SECTIGO_TRUST_ANCHORS"),
+        login_hosts=[host for host in variables.plain.get("SECTIGO_LOGIN_HOST", "").split(",") if host.strip()],
+        trust_anchors=variables.path("SECTIGO_TRUST_ANCHORS"),
     )
 
 
 def _credentials(
     username: str | None,
-    password: str | Secret | None,
-    variables: Mapping[str, str],
+    password: Secret | None,
+    variables: Variables,
     account: Account | None,
     *,
     interactive: bool,
@@ -241,22 +266,19 @@ def _credentials(
 ) -> Credentials:
     if "SECTIGO_PASSWORD" in variables and "SECTIGO_PASSWORD_FILE" in variables:
         raise ConfigurationError("both SECTIGO_PASSWORD and SECTIGO_PASSWORD_FILE are set", hint="set one of them")
-    kept_in = _choice(variables, "SECTIGO_CREDENTIAL_STORE", _STORES, "auto")
-    cache = _choice(variables, "SECTIGO_TOKEN_CACHE", ("0", "1"), "1") == "1"
-    directory = _path(variables, "SECTIGO_LOCK_DIR")
+    kept_in = variables.choice("SECTIGO_CREDENTIAL_STORE", ("auto", "keyring", "file", "memory"))
+    directory = variables.path("SECTIGO_LOCK_DIR")
+    timeout = variables.seconds("SECTIGO_KEYRING_TIMEOUT", INTERACTIVE_TIMEOUT if interactive else DEFAULT_TIMEOUT)
     if password:
-        variables = {key: value for key, value in variables.items() if key not in _SECRETS}
-    explicit = bool(password) or any(key in variables for key in _SECRETS)
-    access_token = variables.get("SECTIGO_ACCESS_TOKEN")
-    refresh_token_file = _path(variables, "SECTIGO_REFRESH_TOKEN_FILE")
+        variables = variables.without(*_SECRETS)
+    explicit = bool(password) or any(name in variables for name in _SECRETS)
+    refresh_token_file = variables.path("SECTIGO_REFRESH_TOKEN_FILE")
     store: CredentialStore | None = None
     if refresh_token_file is not None and not signing_in:
         store = RefreshTokenFile(refresh_token_file)
-        # Without a user name, the file tells one login from another.
-        username = username or str(refresh_token_file.absolute())
     elif (signing_in or not explicit) and kept_in != "memory":
         kept_in = (account.store if account else "keyring") if kept_in == "auto" else kept_in
-        store = open_store(kept_in, timeout=_keyring_timeout(variables, interactive=interactive), lock_in=directory)
+        store = open_store(kept_in, timeout=timeout, lock_in=directory)
     if kept_in == "memory" and store is None:
         directory = None
     elif directory is None:
@@ -265,16 +287,15 @@ def _credentials(
         except CredentialStoreError:
             if store is not None:
                 raise
-    secret = password or variables.get("SECTIGO_PASSWORD")
     return Credentials(
         username=username,
-        password=Secret(secret) if secret else None,
+        password=password or variables.secret.get("SECTIGO_PASSWORD"),
         password_source="argument" if password else "SECTIGO_PASSWORD",
-        password_file=_path(variables, "SECTIGO_PASSWORD_FILE"),
-        access_token=Secret(access_token) if access_token and not signing_in else None,
+        password_file=variables.path("SECTIGO_PASSWORD_FILE"),
+        access_token=None if signing_in else variables.secret.get("SECTIGO_ACCESS_TOKEN"),
         store=store,
         directory=directory,
-        cache=cache,
+        cache=variables.choice("SECTIGO_TOKEN_CACHE", ("1", "0")) == "1",
     )
 
 
@@ -297,36 +318,9 @@ def open_store(name: str, *, timeout: float = DEFAULT_TIMEOUT, lock_in: Path | N
     raise ConfigurationError(f"there is no store {name!r}", hint="use keyring or file")
 
 
-def _keyring_timeout(variables: Mapping[str, str], *, interactive: bool) -> float:
-    text = variables.get("SECTIGO_KEYRING_TIMEOUT")
-    if text is None:
-        return INTERACTIVE_TIMEOUT if interactive else DEFAULT_TIMEOUT
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= _LONGEST_TIMEOUT:
-        raise ConfigurationError(
-            f"SECTIGO_KEYRING_TIMEOUT is {text!r}", hint=f"use seconds, more than 0 and at most {_LONGEST_TIMEOUT:g}"
-        )
-    return seconds
-
-
-def _choice(variables: Mapping[str, str], name: str, choices: tuple[str, ...], default: str) -> str:
-    chosen = variables.get(name, default).strip().lower()
-    if chosen not in choices:
-        raise ConfigurationError(f"{name} is {chosen!r}", hint=f"use one of {', '.join(choices)}")
-    return chosen
-
-
-def _path(variables: Mapping[str, str], name: str) -> Path | None:
-    text = variables.get(name)
-    return None if text is None else Path(text).expanduser()
-
-
 def _settings(
     given: Mapping[str, object],
-    variables: Mapping[str, str],
+    variables: Variables,
     config: Config,
     account: Account | None,
     account_name: str,
@@ -343,9 +337,9 @@ def _settings(
         argument = given.get(name)
         if argument:
             shown = argument.value if isinstance(argument, Environment) else str(argument)
-            settings[name] = Setting(str(Secret("")) if variable.secret else shown, "argument")
+            settings[name] = Setting(shown, "argument")
         elif name in variables:
-            settings[name] = Setting(str(Secret("")) if variable.secret else variables[name], "environment")
+            settings[name] = Setting(variables.plain.get(name) or str(variables.secret[name]), "environment")
         elif name in of_account:
             settings[name] = Setting(of_account[name], f"account {account_name}")
         else:

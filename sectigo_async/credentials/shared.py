@@ -4,13 +4,13 @@ import hashlib
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from sectigo_async.clock import Clock
 from sectigo_async.credentials.login import Login
 from sectigo_async.credentials.records import StoredToken, decode, encode
-from sectigo_async.credentials.state import locked, make_private
+from sectigo_async.credentials.state import locked
 from sectigo_async.credentials.stores import CredentialStore, FileStore, Item, RefreshTokenFile
 from sectigo_async.errors import CredentialStoreError
 from sectigo_async.secrets import Secret
@@ -48,13 +48,14 @@ class SharedLogin:
         self.login = login
         self.store = store
         self._lock = None if directory is None else directory / f"{login.file_name}.lock"
-        self._cache = FileStore(directory) if cache and directory is not None else None
+        self._files = None if directory is None else FileStore(directory)
+        self._cache = cache
         self._clock = clock
 
     @property
     def cache_path(self) -> Path | None:
         """The file of the shared access token, where there is one; it need not exist."""
-        return None if self._cache is None else self._cache.path(self.login, Item.ACCESS_TOKEN)
+        return self._files.path(self.login, Item.ACCESS_TOKEN) if self._files and self._cache else None
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
@@ -62,26 +63,26 @@ class SharedLogin:
 
         Raises:
             CredentialStoreError: the lock cannot be had, so that a refresh token that is shared must not be used.
+                Where there is none, the access token is just not shared.
         """
-        if self._lock is not None and self.store is None:
-            try:
-                await run_to_end(make_private, self._lock.parent)
-            except CredentialStoreError as error:
-                _log.warning("the access token cannot be shared: %s", error)
-                self._lock = self._cache = None
-        if self._lock is None:
-            yield
-            return
-        async with locked(self._lock, wait=LOCK_WAIT):
+        async with AsyncExitStack() as stack:
+            if self._lock is not None:
+                try:
+                    await stack.enter_async_context(locked(self._lock, wait=LOCK_WAIT))
+                except CredentialStoreError as error:
+                    if self.store is not None:
+                        raise
+                    _log.warning("the access token cannot be shared: %s", error)
+                    self._lock = self._files = None
             yield
 
     async def access_token(self) -> StoredToken | None:
         """Return the shared access token, where there is one."""
-        return StoredToken.read(await self._cached(Item.ACCESS_TOKEN))
+        return StoredToken.read(await self._read_file(Item.ACCESS_TOKEN)) if self._cache else None
 
     async def share_access_token(self, token: StoredToken) -> bool:
         """Give the access token to the other processes; say whether that was possible."""
-        return await self._write_cache(Item.ACCESS_TOKEN, encode(self.login, token.fields()))
+        return self._cache and await self._write_file(Item.ACCESS_TOKEN, encode(self.login, token.fields()))
 
     async def refresh_token(self) -> Secret | None:
         """Return the stored refresh token, where there is one."""
@@ -129,22 +130,21 @@ class SharedLogin:
 
     async def was_refused(self, password: Secret) -> bool:
         """Say whether the service has refused this password to any process since the last good sign-in."""
-        record = await self._cached(Item.REFUSAL)
+        record = await self._read_file(Item.REFUSAL)
         salt = record.get("salt")
-        if not isinstance(salt, str):
-            return False
-        return secrets.compare_digest(str(record.get("digest")), await run_to_end(_digest, password, salt))
+        return isinstance(salt, str) and record.get("digest") == await run_to_end(_digest, password, salt)
 
     async def note_refusal(self, password: Secret) -> None:
         """Tell every process that the service refuses this password: accounts lock (api.md 3)."""
-        if self._cache is not None:
+        if self._files is not None:
             salt = secrets.token_hex(16)
             digest = await run_to_end(_digest, password, salt)
-            await self._write_cache(Item.REFUSAL, encode(self.login, {"salt": salt, "digest": digest}))
+            await self._write_file(Item.REFUSAL, encode(self.login, {"salt": salt, "digest": digest}))
 
     async def clear_refusal(self) -> None:
-        """Forget which password was refused: one was accepted."""
-        await self._erase_cache(Item.REFUSAL)
+        """Forget which password was refused."""
+        with suppress(CredentialStoreError):  # It is of use to nobody any more, and in nobody's way.
+            await self._erase_files(Item.REFUSAL)
 
     async def erase(self) -> None:
         """Forget this login: the shared access token first, then what the store keeps.
@@ -152,7 +152,7 @@ class SharedLogin:
         Raises:
             CredentialStoreError: something is still kept.
         """
-        await self._erase_cache(Item.ACCESS_TOKEN, Item.REFUSAL)
+        await self._erase_files(Item.ACCESS_TOKEN, Item.REFUSAL)
         if self.store is None:
             return
         for item in (Item.REFRESH_TOKEN, Item.PASSWORD):
@@ -163,29 +163,29 @@ class SharedLogin:
                     hint="delete it by hand",
                 )
 
-    async def _cached(self, item: Item) -> dict[str, object]:
-        if self._cache is None:
+    async def _read_file(self, item: Item) -> dict[str, object]:
+        if self._files is None:
             return {}
         try:
-            return decode(self.login, await self._cache.load(self.login, item))
+            return decode(self.login, await self._files.load(self.login, item))
         except CredentialStoreError as error:
             _log.warning("the shared %s is not used: %s", item.value.replace("-", " "), error)
             return {}
 
-    async def _write_cache(self, item: Item, text: Secret) -> bool:
-        if self._cache is None:
+    async def _write_file(self, item: Item, text: Secret) -> bool:
+        if self._files is None:
             return False
         try:
-            await self._cache.save(self.login, item, text)
+            await self._files.save(self.login, item, text)
         except CredentialStoreError as error:
             _log.warning("the %s cannot be shared: %s", item.value.replace("-", " "), error)
             return False
         return True
 
-    async def _erase_cache(self, *items: Item) -> None:
-        if self._cache is not None:
+    async def _erase_files(self, *items: Item) -> None:
+        if self._files is not None:
             for item in items:
-                await self._cache.erase(self.login, item)
+                await self._files.erase(self.login, item)
 
 
 def _digest(password: Secret, salt: str) -> str:

@@ -84,20 +84,17 @@ async def locked(path: Path, *, wait: float) -> AsyncIterator[None]:
     lock = filelock.FileLock(path, mode=0o600, thread_local=False)
     problem = ""
     try:
-        while not problem:
+        while not lock.is_locked and not problem:
             try:
                 await run_to_end(lock.acquire, blocking=False)
-                break
             except filelock.Timeout:
                 if loop.time() >= deadline:
                     problem = f"another process has kept the lock {path} for {wait:g} s"
-            except OSError as error:
-                problem = f"cannot use the lock {path}: {error.strerror or error}"
-            else:  # pragma: no cover
-                raise AssertionError
-            # Real time, not the injected clock: who holds it lives by real time.
-            await asyncio.sleep(0 if problem else _POLL)
-        if not problem:
+                # Real time, not the injected clock: who holds it lives by real time.
+                await asyncio.sleep(_POLL)
+            except (OSError, NotImplementedError) as error:
+                problem = f"cannot use the lock {path}: {getattr(error, 'strerror', None) or error}"
+        if lock.is_locked:
             yield
             return
     finally:

@@ -129,6 +129,11 @@ class RefreshTokenFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @property
+    def identity(self) -> str:
+        """What tells this file from others, however it is named."""
+        return str(self._path.resolve())
+
     async def load(self, login: Login, item: Item) -> Secret | None:  # noqa: ARG002 - it belongs to one login
         """Return the token; of other items nothing is kept."""
         if item is not Item.REFRESH_TOKEN:
@@ -139,7 +144,7 @@ class RefreshTokenFile:
         """Write the token to the file that the path leads to; other items are not kept."""
         if item is not Item.REFRESH_TOKEN:
             return
-        if error := await run_to_end(_write, self._path.resolve(), value, private=False):
+        if error := await run_to_end(_write, self._path, value, private=False):
             raise error
 
     async def erase(self, login: Login, item: Item) -> None:
@@ -209,6 +214,8 @@ def _write(path: Path, value: Secret, *, private: bool) -> CredentialStoreError 
     try:
         if private:
             make_private(path.parent)
+        else:
+            path = path.resolve()
         write_private(path, value.reveal().encode(), overwrite=True)
     except (CredentialStoreError, FileError) as error:
         return CredentialStoreError(str(error), hint=error.hint)

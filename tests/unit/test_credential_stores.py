@@ -3,12 +3,24 @@
 import asyncio
 import os
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
+import filelock
 import pytest
 
 from sectigo_async import CredentialStore, FileStore, MemoryStore, Secret, SystemClock
-from sectigo_async.credentials import Credentials, Item, Login, RefreshTokenFile, read_secret_file
+from sectigo_async.credentials import (
+    Account,
+    Accounts,
+    Credentials,
+    Item,
+    Login,
+    RefreshTokenFile,
+    StoredToken,
+    read_secret_file,
+)
 from sectigo_async.errors import CredentialStoreError
 from sectigo_async.testing import CredentialStoreContract
 
@@ -57,7 +69,7 @@ async def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path) -
     assert not list((tmp_path / "open").iterdir())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs a directory of another user")
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs a directory of another user")
 async def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir(mode=0o700)
     os.chown(tmp_path / "theirs", 65534, 65534)
@@ -207,15 +219,72 @@ async def test_two_tasks_of_one_process_exclude_each_other(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("steps", range(12))
-async def test_whoever_is_cancelled_for_the_lock_leaves_it_free(tmp_path: Path, steps: int) -> None:
+async def test_whoever_is_cancelled_for_the_lock_leaves_it_free(
+    tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire = filelock.FileLock.acquire
+
+    def slowly(lock: Any, **named: Any) -> Any:
+        time.sleep(0.01)
+        return acquire(lock, **named)
+
     async def enter() -> None:
         async with Credentials(username="ops", directory=tmp_path / "s").share("e", SystemClock()).locked():
             await asyncio.sleep(0)
 
-    task = asyncio.create_task(enter())
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.wait([task])
+    with monkeypatch.context() as patch:
+        patch.setattr(filelock.FileLock, "acquire", slowly)
+        task = asyncio.create_task(enter())
+        for _ in range(steps):
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.wait([task])
 
-    await asyncio.wait_for(enter(), 5)
+    with filelock.FileLock(next((tmp_path / "s").glob("*.lock"), tmp_path / "any"), timeout=0):
+        pass
+
+
+async def test_logging_out_says_what_is_still_kept(tmp_path: Path) -> None:
+    class Sticky(MemoryStore):
+        async def erase(self, login: Login, item: Item) -> None:
+            pass
+
+    shared = Credentials(username="ops", store=Sticky(), directory=tmp_path).share("e", SystemClock())
+    await shared.save_password(Secret("x"))
+
+    with pytest.raises(CredentialStoreError, match="the memory still holds the password of 'ops'"):
+        await shared.erase()
+
+
+async def test_a_refresh_token_file_is_one_login_however_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("x")
+    (tmp_path / "link").symlink_to("token")
+    named = [
+        Credentials(username=username, store=RefreshTokenFile(path), directory=tmp_path).share("e", SystemClock())
+        for username in (None, "ops")
+        for path in (tmp_path / "token", tmp_path / "link", tmp_path / "x" / ".." / "token")
+    ]
+
+    assert len({shared.cache_path for shared in named}) == 1
+
+
+def test_accounts_that_are_made_at_once_are_all_kept(tmp_path: Path) -> None:
+    account = Account(endpoint="e", environment="testing", username="ops", store="file")
+    threads = [
+        threading.Thread(target=Accounts(tmp_path).save, args=(f"account {number}", account)) for number in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert all(Accounts(tmp_path).get(f"account {number}") == account for number in range(20))
+
+
+@pytest.mark.parametrize("field", ["wall", "monotonic", "lifetime"])
+@pytest.mark.parametrize("value", [10**400, float("nan"), float("inf"), True, "1", [1]])
+def test_a_token_with_times_that_are_none_is_none(field: str, value: object) -> None:
+    fields = StoredToken.received(Secret("x"), 900, SystemClock()).fields()
+
+    assert StoredToken.read(fields) is not None
+    assert StoredToken.read(fields | {field: value}) is None

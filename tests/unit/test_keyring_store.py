@@ -1,19 +1,22 @@
 """Keyrings that fail, each in its own way: a typed error that names the way out, in a process that ends."""
 
+import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import filelock
 import pytest
 
 from sectigo_async import KeyringStore, Secret
 from sectigo_async.credentials import Item, Login
 from sectigo_async.credentials.keyring_store import _check_length
-from sectigo_async.errors import CredentialStoreError
+from sectigo_async.errors import CredentialStoreError, KeyringTimeoutError, KeyringUnavailableError
 
 OPS = Login("https://iot.sectigo.com", "ops")
 
@@ -130,6 +133,7 @@ def use(tmp_path: Path, backend: str, *, path: Path | None = None, **extra: str)
         ("nowhere.Keyring", "KeyringUnavailableError", ["nowhere", "PYTHON_KEYRING_BACKEND"]),
         ("keyring.backends.null.Keyring", "KeyringUnavailableError", ["null.Keyring is refused"]),
         ("keyring.backends.fail.Keyring", "KeyringUnavailableError", ["no usable keyring", "SECTIGO_PASSWORD_FILE"]),
+        ("keyring.backends.chainer.ChainerBackend", "KeyringUnavailableError", ["no usable keyring"]),
         ("", "KeyringUnavailableError", ["no usable keyring (found: keyring.backends.fail.Keyring)"]),
     ],
 )
@@ -176,6 +180,80 @@ def test_what_is_too_long_for_windows_is_told_before_it_is_written() -> None:
     _check_length(windows, Secret("x" * 1280))
     with pytest.raises(CredentialStoreError, match="2562 bytes, at most 2560"):
         _check_length(windows, Secret("x" * 1281))
+
+
+async def test_a_chain_of_unsafe_keyrings_is_refused_even_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    import keyring
+
+    unsafe = type("PlaintextKeyring", (), {"__module__": "keyrings.alt.file"})()
+    chain = type("Chain", (), {"__module__": "third.party", "backends": [unsafe]})()
+    monkeypatch.setattr(keyring, "get_keyring", lambda: chain)
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "third.party.Chain")
+
+    with pytest.raises(KeyringUnavailableError):
+        await KeyringStore().load(OPS, Item.PASSWORD)
+
+
+class Slow:
+    """A keyring that answers when it is let; it tells how many were in it at once."""
+
+    def __init__(self) -> None:
+        self.busy = self.most = 0
+        self.let = threading.Event()
+        self.saved: list[str] = []
+
+    def get_password(self, *_: str) -> str | None:
+        self.busy += 1
+        self.most = max(self.most, self.busy)
+        self.let.wait(10)
+        time.sleep(0.001)
+        self.busy -= 1
+        return None
+
+    def set_password(self, *arguments: str) -> None:
+        self.saved.append(arguments[-1])
+
+
+Slow.__module__ = "keyring.backends.SecretService"
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    import keyring
+
+    backend = Slow()
+    monkeypatch.setattr(keyring, "get_keyring", lambda: backend)
+    return backend
+
+
+async def test_one_that_hangs_keeps_no_other_process_out_and_nothing_is_done_afterwards(
+    slow: Slow, tmp_path: Path
+) -> None:
+    store = KeyringStore(timeout=0.2, lock=tmp_path / "keyring.lock")
+    with pytest.raises(KeyringTimeoutError, match=r"did not answer within 0\.2 s"):
+        await store.load(OPS, Item.PASSWORD)
+    with filelock.FileLock(tmp_path / "keyring.lock", timeout=0):
+        pass
+    with pytest.raises(KeyringTimeoutError, match="in use by another"):
+        await store.save(OPS, Item.PASSWORD, Secret("stale"))
+    slow.let.set()
+    await KeyringStore(lock=tmp_path / "keyring.lock").load(OPS, Item.PASSWORD)
+
+    assert not slow.saved
+
+
+async def test_the_keyring_is_used_by_one_at_a_time(slow: Slow, tmp_path: Path) -> None:
+    slow.let.set()
+    store = KeyringStore(timeout=5, lock=tmp_path / "keyring.lock")
+    await asyncio.gather(*(store.load(OPS, Item.PASSWORD) for _ in range(20)))
+    assert slow.most == 1
+
+    store = KeyringStore(timeout=0.1, lock=tmp_path / "keyring.lock")
+    with (
+        filelock.FileLock(tmp_path / "keyring.lock"),
+        pytest.raises(KeyringTimeoutError, match="in use by another"),
+    ):
+        await store.load(OPS, Item.PASSWORD)
 
 
 @pytest.mark.parametrize("chain", [True, False])

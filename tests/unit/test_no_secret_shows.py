@@ -117,6 +117,28 @@ async def test_no_secret_shows_where_the_store_fails(tmp_path: Path, httpx_mock:
         assert not [text for text in everything_about(error) if "canary" in text]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SectigoClient(username="ops", password=PASSWORD, endpoint="nonsense"),
+        lambda: SectigoClient(username="ops", password=PASSWORD, config=Config.create(), endpoint="https://x"),
+        SectigoClient.from_env,
+    ],
+)
+def test_no_secret_shows_where_a_client_cannot_be_made(
+    make: Callable[[], SectigoClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECTIGO_PASSWORD", PASSWORD)
+    monkeypatch.setenv("SECTIGO_ACCESS_TOKEN", ACCESS)
+    for name in ("SECTIGO_TOKEN_CACHE", "SECTIGO_CREDENTIAL_STORE", "SECTIGO_ENVIRONMENT", "SECTIGO_ACCOUNT"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "nonsense")
+            with pytest.raises(SectigoError) as caught:
+                make()
+
+        assert not [text for text in everything_about(caught.value) if "canary" in text]
+
+
 def everything_about(error: BaseException) -> Iterator[str]:
     """Yield all that a crash reporter would show: words, state, causes, notes, and locals of our frames."""
     seen: set[int] = set()

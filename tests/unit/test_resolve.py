@@ -131,6 +131,32 @@ def test_an_account_named_by_the_caller_comes_before_the_variables_of_another_lo
         resolve(account="moon", environ={})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "used"),
+    [
+        ({}, True),
+        ({"endpoint": "http://127.0.0.1:1/", "username": "ops"}, True),
+        ({"endpoint": "http://127.0.0.1:2"}, False),
+        ({"username": "eve"}, False),
+    ],
+)
+def test_the_secrets_of_the_environment_are_for_its_user_and_endpoint(
+    arguments: dict[str, Any], caplog: pytest.LogCaptureFixture, *, used: bool
+) -> None:
+    environ = {"SECTIGO_USERNAME": "ops", "SECTIGO_ENDPOINT": "http://127.0.0.1:1", "SECTIGO_PASSWORD": "x"}
+    environ |= {"SECTIGO_ACCESS_TOKEN": "y"}
+    credentials = resolve(environ=environ, **arguments).credentials
+
+    assert (credentials.password is not None, credentials.access_token is not None) == (used, used)
+    assert ("SECTIGO_PASSWORD" in caplog.text) is not used
+    assert resolve(environ=environ, password="z", **arguments).credentials.password == Secret("z")
+
+
+def test_a_home_directory_of_nobody_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="SECTIGO_CA_BUNDLE"):
+        resolve(environ={"SECTIGO_CA_BUNDLE": "~nosuchuser/ca.pem"})
+
+
 def test_the_library_finds_what_login_has_kept() -> None:
     accounts(default=LAB, lab=LAB)
 

@@ -73,6 +73,9 @@ def test_where_a_sign_in_may_go(location: str, config: Config, hosts: tuple[str,
         ("https://login.example.com/", STAGING, ("login.example.com:444",)),
         ("https://a.login.example.com/", STAGING, ("login.example.com",)),
         ("https://127.0.0.1:8831/", PLAIN, ()),
+        ("https://login.sectigo.com:99999/", PRODUCTION, ()),
+        ("https://login.sectigo.com:0/", PRODUCTION, ()),
+        ("/" + "a" * 70_000, PRODUCTION, ()),
     ],
 )
 def test_where_it_may_not_go(location: str, config: Config, hosts: tuple[str, ...]) -> None:
@@ -82,7 +85,9 @@ def test_where_it_may_not_go(location: str, config: Config, hosts: tuple[str, ..
     assert "SECTIGO_LOGIN_HOST" in caught.value.hint
 
 
-@pytest.mark.parametrize("host", ["", "https://a", "a b", "user@host", "a:b", "*.example.com", "-a"])
+@pytest.mark.parametrize(
+    "host", ["", "https://a", "a b", "user@host", "a:b", "*.example.com", "-a", "a:0", "a:99999"]
+)
 def test_a_login_host_is_a_host_and_port(host: str) -> None:
     with pytest.raises(ConfigurationError, match="host and port"):
         attrs.evolve(PRODUCTION, login_hosts=(host,))

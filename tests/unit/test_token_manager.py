@@ -20,6 +20,7 @@ from sectigo_async.errors import (
     ConnectFailedError,
     CredentialStoreError,
     InvalidCredentialsError,
+    KeyringLockedError,
     KeyringUnavailableError,
     NoReplyError,
     SectigoError,
@@ -36,12 +37,14 @@ class Service:
     def __init__(self, mint: Callable[..., str]) -> None:
         self.mint = mint
         self.log: list[str] = []
+        self.sent: list[str] = []
         self.answers: list[Reply | SectigoError] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def send(self, call: Call[Reply]) -> Reply:
         self.log.append(call.path)
+        self.sent.append((call.body or b"").decode())
         await self.gate.wait()
         answer = self.answers.pop(0) if self.answers else self.tokens()
         if isinstance(answer, SectigoError):
@@ -51,11 +54,12 @@ class Service:
     async def send_with_certificate(self, call: Call[Reply], url: str) -> Reply:
         return await self.send(attrs.evolve(call, path=url))
 
-    def tokens(self, *, refresh: bool = True, lifetime: float | None = 900, first_login: bool = False) -> Reply:
+    def tokens(self, *, refresh: str | None = "", lifetime: float | None = 900, first_login: bool = False) -> Reply:
+        """Answer with tokens; `refresh` names the refresh token, `None` means none."""
         access = self.mint(f"access-{len(self.log)}", lifetime=lifetime, first_login=first_login)
         document = {"accessToken": access}
-        if refresh:
-            document["refreshToken"] = self.mint(f"refresh-{len(self.log)}", lifetime=7200)
+        if refresh is not None:
+            document["refreshToken"] = self.mint(refresh or f"refresh-{len(self.log)}", lifetime=7200)
         return Reply(status=200, body=json.dumps(document).encode())
 
 
@@ -367,23 +371,14 @@ async def test_what_a_sign_in_tells(manager: TokenManager, clock: FakeClock) -> 
 async def test_a_refresh_without_a_refresh_token_keeps_the_old_one_and_a_new_one_is_used_from_then_on(
     manager: TokenManager, service: Service, clock: FakeClock
 ) -> None:
-    sent: list[bytes] = []
-    send = service.send
-
-    async def noting(call: Call[Reply]) -> Reply:
-        sent.append(call.body or b"")
-        return await send(call)
-
-    service.send = noting  # type: ignore[method-assign]
-    service.answers = [service.tokens(), service.tokens(refresh=False), service.tokens(), service.tokens()]
+    for refresh in ("first", None, "second", None):
+        service.answers.append(service.tokens(refresh=refresh))
     for _ in range(4):
         await manager.token()
         clock.advance(1000)
 
-    first, second, third = sent[1:]
-    assert first == second
-    assert third == service.mint("refresh-0", lifetime=7200).encode() == first
     assert service.log == ["/auth/pwd", *["/auth/refresh"] * 3]
+    assert service.sent[1:] == [service.mint(name, lifetime=7200) for name in ("first", "first", "second")]
 
 
 async def test_a_refused_refresh_without_a_password_asks_to_sign_in_again(
@@ -569,14 +564,17 @@ async def test_a_lock_that_is_not_given_up_is_told(
     service: Service, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sectigo_async.credentials.shared.LOCK_WAIT", 0.1)
-    credentials = ops(directory=tmp_path / "state")
+    credentials = ops(store=MemoryStore(), directory=tmp_path / "state")
     shared = credentials.share("https://iot.sectigo.com", clock)
 
     async with shared.locked():
         with pytest.raises(CredentialStoreError, match="another process has kept the lock"):
             await manage(service, clock, credentials).token()
+        assert not service.log
+        # Where no refresh token is shared, there is nothing to be lost.
+        await manage(service, clock, ops(directory=tmp_path / "state")).token()
 
-    assert not service.log
+    assert service.log == ["/auth/pwd"]
     await manage(service, clock, credentials).token()
 
 
@@ -585,3 +583,136 @@ async def test_a_token_keeps_its_secret(manager: TokenManager, caplog: pytest.Lo
     token = await manager.token()
 
     assert token.secret.reveal() not in f"{token!r} {caplog.text} {await manager.sign_in(fresh=False)!r}"
+
+
+async def test_a_new_refresh_token_that_cannot_be_kept_is_used_all_the_same(
+    service: Service, clock: FakeClock, tmp_path: Path
+) -> None:
+    class ReadOnly(MemoryStore):
+        full = False
+
+        async def save(self, login: Login, item: Item, value: Secret) -> None:
+            if self.full:
+                raise CredentialStoreError("full")
+            await super().save(login, item, value)
+
+    store = ReadOnly()
+    credentials = ops(None, store=store, directory=tmp_path / "state")
+    shared = credentials.share("https://iot.sectigo.com", clock)
+    await shared.save_refresh_token(Secret("R0"), 7200)
+    store.full = True
+    service.answers = [service.tokens(refresh="R1"), service.tokens(refresh="R2"), service.tokens(refresh="R3")]
+    manager = manage(service, clock, credentials)
+    for _ in range(3):
+        await manager.token()
+        clock.advance(1000)
+        store.full = len(service.sent) < 2
+
+    assert service.sent == ["R0", service.mint("R1", lifetime=7200), service.mint("R2", lifetime=7200)]
+    assert await shared.refresh_token() == Secret(service.mint("R3", lifetime=7200)), "in the end it was kept"
+
+
+async def test_a_keyring_that_locks_later_does_not_cost_the_token_at_hand(
+    service: Service, clock: FakeClock, tmp_path: Path
+) -> None:
+    class LocksLater(MemoryStore):
+        locked = False
+
+        async def load(self, login: Login, item: Item) -> Secret | None:
+            if self.locked:
+                raise KeyringLockedError("locked")
+            return await super().load(login, item)
+
+    store = LocksLater()
+    credentials = ops(None, store=store, directory=tmp_path / "state")
+    await credentials.share("https://iot.sectigo.com", clock).save_refresh_token(Secret("R0"), 7200)
+    manager = manage(service, clock, credentials)
+    await manager.token()
+    store.locked = True
+    clock.advance(1000)
+
+    await manager.token()
+
+    assert service.log == ["/auth/refresh"] * 2
+
+
+async def test_who_is_signed_out_elsewhere_does_not_sign_in_again(
+    service: Service, clock: FakeClock, tmp_path: Path
+) -> None:
+    credentials = ops(None, store=MemoryStore(), directory=tmp_path / "state")
+    shared = credentials.share("https://iot.sectigo.com", clock)
+    await shared.save_refresh_token(Secret("R0"), 7200)
+    manager = manage(service, clock, credentials)
+    await manager.token()
+    await shared.erase()
+    clock.advance(1000)
+
+    with pytest.raises(SignInRequiredError):
+        await manager.token()
+
+    assert service.log == ["/auth/refresh"]
+    assert await shared.refresh_token() is None
+    assert await shared.access_token() is None
+
+
+async def test_a_shared_token_with_less_life_than_the_own_one_is_left_alone(
+    service: Service, clock: FakeClock, shared: SharedLogin, tmp_path: Path
+) -> None:
+    manager = manage(service, clock, ops(store=MemoryStore(), directory=tmp_path / "state"))
+    first = await manager.token()
+    await shared.share_access_token(StoredToken.received(Secret("about to end"), 865, clock))
+    clock.advance(860)
+    await manager.token()
+    while len(service.log) < 2:
+        await asyncio.sleep(0.001)
+    await settle()
+
+    assert service.log == ["/auth/pwd", "/auth/refresh"]
+    assert (await manager.token()).secret != first.secret
+
+
+async def test_without_a_shared_token_a_refused_password_is_told_to_others_all_the_same(
+    service: Service, clock: FakeClock, tmp_path: Path
+) -> None:
+    credentials = ops(directory=tmp_path / "state", cache=False)
+    service.answers = [Reply(status=401)]
+    for _ in range(3):
+        with pytest.raises(InvalidCredentialsError):
+            await manage(service, clock, credentials).token()
+
+    assert service.log == ["/auth/pwd"]
+    assert not list((tmp_path / "state").glob("*.access-token.json"))
+
+
+async def test_processes_that_started_together_do_not_refresh_together(service: Service, clock: FakeClock) -> None:
+    managers = [manage(service, clock, ops()) for _ in range(20)]
+    for manager in managers:
+        await manager.token()
+
+    moments = {manager._fresh_until for manager in managers}
+
+    assert len(moments) == 20
+    assert all(840 <= moment <= 852 for moment in moments)
+
+
+async def test_while_a_refresh_fails_the_service_is_left_alone_for_a_while(
+    manager: TokenManager, service: Service, clock: FakeClock
+) -> None:
+    await manager.token()
+    clock.advance(853)
+    for _ in range(20):
+        service.answers = [timed_out(), timed_out()]
+        await manager.token()
+        await settle()
+
+    assert service.log == ["/auth/pwd", "/auth/refresh", "/auth/pwd"]
+
+
+async def test_a_closed_manager_starts_nothing(manager: TokenManager, service: Service, clock: FakeClock) -> None:
+    await manager.token()
+    await manager.aclose()
+    clock.advance(1000)
+
+    with pytest.raises(ConfigurationError, match="closed"):
+        await manager.token()
+    assert service.log == ["/auth/pwd"]

@@ -1,5 +1,6 @@
 """Signing in and out, and what is known of it: login, logout, auth, validate."""
 
+import asyncio
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,15 +13,17 @@ from sectigo_async import ConfigurationError, Secret, SectigoClient, SignIn, Sys
 from sectigo_async.credentials import (
     Account,
     Accounts,
+    Credentials,
     Resolved,
     SharedLogin,
     StoredToken,
+    open_store,
     read_secret_file,
     state_directory,
     without_newline,
 )
 from sectigo_async.credentials.accounts import DEFAULT_ACCOUNT
-from sectigo_async.errors import SignInRequiredError
+from sectigo_async.errors import CredentialStoreError, SignInRequiredError
 from sectigo_async_cli.context import Settings, settings, share
 from sectigo_async_cli.output import emit, print_text, say
 from sectigo_async_cli.prompts import ask, ask_secret, confirm, is_interactive
@@ -54,44 +57,50 @@ def login(
     Example: sectigo-async login
     """
     chosen = settings(ctx)
+    if password_stdin + (password_file is not None) + (chosen.password is not None) > 1:
+        raise typer.BadParameter("give the password in one way", param_hint="--password-stdin, --password-file")
+    found = run(chosen, lambda: _to_sign_in(chosen, credential_store))
+    credentials = found.credentials
     with reported(chosen):
-        if password_stdin + (password_file is not None) + (chosen.password is not None) > 1:
-            raise typer.BadParameter("give the password in one way", param_hint="--password-stdin, --password-file")
+        if not credentials.username:
+            credentials = attrs.evolve(credentials, username=_ask_username(found))
         if password_stdin:
-            chosen = attrs.evolve(chosen, password=_password_from_stdin(), password_source="standard input")  # noqa: S106 - where it is from
-        found = _to_sign_in(chosen, credential_store)
-        if not found.credentials.username:
-            chosen = attrs.evolve(chosen, username=_ask_username(found))
+            credentials = _with_password(credentials, _password_from_stdin(), "standard input")
     if password_file is not None:
-        password = run(chosen, lambda: read_secret_file(password_file))
-        chosen = attrs.evolve(chosen, password=password, password_source="password file")  # noqa: S106 - where it is from
-    with reported(chosen):
-        found = _to_sign_in(chosen, credential_store)
-        shared = share(found)
+        credentials = _with_password(credentials, run(chosen, lambda: read_secret_file(password_file)), "file")
     # Before a person types, and before the service is asked, it is known whether the login can be kept.
+    shared = credentials.share(found.config.endpoint, SystemClock())
     run(chosen, shared.password)
-    if not found.credentials.has_own_password:
+    if not credentials.has_own_password:
         with reported(chosen):
-            chosen = attrs.evolve(chosen, password=_ask_password(found), password_source="prompt")  # noqa: S106 - where it is from
-            found = _to_sign_in(chosen, credential_store)
-            shared = share(found)
+            credentials = _with_password(credentials, _ask_password(credentials, found), "prompt")
 
+    found = attrs.evolve(found, credentials=credentials)
     signed_in, password = run(chosen, lambda: _sign_in_and_keep(chosen, found, shared))
-    assert shared.store is not None
     if save_password is None and is_interactive():
         with reported(chosen):
             save_password = confirm(
-                f"Keep the password in the {shared.store.name} too, so that signing in goes on by itself?"
+                f"Keep the password in the {signed_in.store} too, so that signing in goes on by itself?"
             )
 
     async def finish() -> None:
         await shared.save_password(password if save_password else None)
-        emit(_login_document(chosen, found, shared, signed_in, password_kept=bool(save_password)))
+        emit(
+            {
+                "account": _account_name(chosen),
+                "username": signed_in.username,
+                "endpoint": signed_in.endpoint,
+                "environment": found.config.environment.value,
+                "credentialStore": signed_in.store,
+                "passwordKept": bool(save_password),
+                "validUntil": _valid_until(signed_in.expires_in),
+            }
+        )
 
     run(chosen, finish)
 
 
-def _to_sign_in(chosen: Settings, store: str | None) -> Resolved:
+async def _to_sign_in(chosen: Settings, store: str | None) -> Resolved:
     found = chosen.resolve(store=store, signing_in=True)
     if found.credentials.store is None:
         raise ConfigurationError(
@@ -100,15 +109,17 @@ def _to_sign_in(chosen: Settings, store: str | None) -> Resolved:
     return found
 
 
+def _with_password(credentials: Credentials, password: Secret, source: str) -> Credentials:
+    return attrs.evolve(credentials, password=password, password_source=source, password_file=None)
+
+
 def _password_from_stdin() -> Secret:
     try:
         text = "" if sys.stdin is None else sys.stdin.read(_LONGEST_PASSWORD)
     except UnicodeDecodeError:
         text = ""
     if not (password := without_newline(text)):
-        raise SignInRequiredError(
-            "standard input holds no password", hint="write it there in UTF-8, and nothing else"
-        )
+        raise SignInRequiredError("standard input holds no password", hint="write it there, and nothing else")
     return password
 
 
@@ -119,9 +130,9 @@ def _ask_username(found: Resolved) -> str:
     return username
 
 
-def _ask_password(found: Resolved) -> Secret:
-    username, endpoint = found.credentials.username, found.config.endpoint
-    password = ask_secret(f"Password of {username} at {endpoint}: ") if is_interactive() else ""
+def _ask_password(credentials: Credentials, found: Resolved) -> Secret:
+    question = f"Password of {credentials.username} at {found.config.endpoint}: "
+    password = ask_secret(question) if is_interactive() else ""
     if not password:
         raise SignInRequiredError(
             "no password", hint="give it on a terminal, with --password-stdin, or with --password-file"
@@ -135,34 +146,32 @@ async def _sign_in_and_keep(chosen: Settings, found: Resolved, shared: SharedLog
     assert password is not None
     async with SectigoClient(config=found.config, credentials=found.credentials) as client:
         signed_in = await client.sign_in(fresh=True)
-    assert shared.store is not None
+    assert signed_in.store is not None
     account = Account(
         endpoint=found.config.endpoint,
         environment=found.config.environment.value,
         username=shared.login.username,
-        store=shared.store.name,
+        store=signed_in.store,
     )
-    Accounts(state_directory()).save(_account_name(chosen), account)
+    accounts = Accounts(state_directory())
+    before = accounts.get(_account_name(chosen))
+    await asyncio.to_thread(accounts.save, _account_name(chosen), account)
+    await _erase_elsewhere(found, {"file"} | ({before.store} if before else set()), but=signed_in.store)
     return signed_in, password.secret
+
+
+async def _erase_elsewhere(found: Resolved, stores: set[str], *, but: str) -> None:
+    """Leave nothing of this login in other stores, where an earlier one may have put it."""
+    for name in stores - {but}:
+        other = attrs.evolve(found.credentials, store=open_store(name), directory=None)
+        try:
+            await other.share(found.config.endpoint, SystemClock()).erase()
+        except CredentialStoreError as error:
+            say(f"warning: what an earlier login left in the {name} is still there: {error}")
 
 
 def _account_name(chosen: Settings) -> str:
     return chosen.account or chosen.environ.get("SECTIGO_ACCOUNT") or DEFAULT_ACCOUNT
-
-
-def _login_document(
-    chosen: Settings, found: Resolved, shared: SharedLogin, signed_in: SignIn, *, password_kept: bool
-) -> dict[str, object]:
-    assert shared.store is not None
-    return {
-        "account": _account_name(chosen),
-        "username": signed_in.username,
-        "endpoint": signed_in.endpoint,
-        "environment": found.config.environment.value,
-        "credentialStore": shared.store.name,
-        "passwordKept": password_kept,
-        "validUntil": _valid_until(signed_in.expires_in),
-    }
 
 
 def logout(ctx: typer.Context) -> None:
@@ -173,15 +182,20 @@ def logout(ctx: typer.Context) -> None:
     chosen = settings(ctx)
 
     async def job() -> None:
-        found = _to_sign_in(chosen, None)
+        found = await _to_sign_in(chosen, None)
         shared = share(found)
+        assert shared.store is not None
+        accounts = Accounts(state_directory())
+        account = accounts.get(found.account) if found.account else None
         async with shared.locked():
             await shared.erase()
-        Accounts(state_directory()).remove(found.account)
+            await _erase_elsewhere(found, {"file"} | ({account.store} if account else set()), but=shared.store.name)
+        if account is not None:
+            await asyncio.to_thread(accounts.remove, found.account)
         say(f"signed out {shared.login.username} at {shared.login.endpoint}")
-        given = [name for name in ("SECTIGO_PASSWORD", "SECTIGO_PASSWORD_FILE") if chosen.environ.get(name)]
-        for name in given:
-            say(f"note: {name} is still set, and signs in again")
+        for name in ("SECTIGO_PASSWORD", "SECTIGO_PASSWORD_FILE", "SECTIGO_REFRESH_TOKEN_FILE"):
+            if chosen.environ.get(name):
+                say(f"note: {name} is still set, and signs in again")
 
     run(chosen, job)
 
@@ -238,8 +252,11 @@ def _valid_until(left: float | None) -> str | None:
 
 
 async def _check(chosen: Settings, client: SectigoClient) -> None:
+    credentials = chosen.resolve().credentials
+    # Asked for by name, a password is tried that was refused before.
+    await credentials.share(client.config.endpoint, SystemClock()).clear_refusal()
     # A token that is at hand would hide that the password at hand is wrong.
-    await client.sign_in(fresh=chosen.resolve().credentials.has_own_password)
+    await client.sign_in(fresh=credentials.has_own_password)
     await client.organizations.current()
     signed_in = await client.sign_in()
     if sys.stdout is None or not sys.stdout.isatty():
@@ -268,9 +285,12 @@ def validate(ctx: typer.Context) -> None:
     async def job() -> None:
         found = chosen.resolve()
         documents = [
-            {"name": name, "value": setting.value, "source": setting.source}
+            {"name": name, "value": setting.value, "source": chosen.source(name, setting.source)}
             for name, setting in found.settings.items()
         ]
+        if chosen.profile:
+            (profile,) = (document for document in documents if document["name"] == "SECTIGO_PROFILE")
+            profile |= {"value": chosen.profile, "source": "argument"}
         emit(documents, {"name": "Setting", "value": "Value", "source": "Source"})
 
     run(chosen, job)
