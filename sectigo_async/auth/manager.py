@@ -229,11 +229,13 @@ class TokenManager:
         """Get a new token, or return what prevents it where the old one is no longer good."""
         self._fresh_until += _PAUSE_AFTER_FAILURE  # Whatever comes of this, the next try is not at once.
         try:
-            async with self._shared.locked():
-                if fresh:
-                    await self._signed_in(fresh=True)
-                elif not await self._adopt_shared():
-                    await self._mint()
+            # A good token needs no lock; whoever waited for the lock looks again.
+            if fresh or not await self._adopt_shared():
+                async with self._shared.locked():
+                    if fresh:
+                        await self._signed_in(fresh=True)
+                    elif not await self._adopt_shared():
+                        await self._mint()
         except SectigoError as error:
             now = self._clock.monotonic()
             if fresh or self._access is None or now >= self._access.good_until:

@@ -716,3 +716,13 @@ async def test_a_closed_manager_starts_nothing(manager: TokenManager, service: S
     with pytest.raises(ConfigurationError, match="closed"):
         await manager.token()
     assert service.log == ["/auth/pwd"]
+
+
+async def test_a_good_shared_token_needs_no_lock(
+    service: Service, clock: FakeClock, shared: SharedLogin, tmp_path: Path
+) -> None:
+    await shared.share_access_token(StoredToken.received(Secret("shared"), 900, clock))
+    async with shared.locked():
+        manager = manage(service, clock, ops(store=MemoryStore(), directory=tmp_path / "state"))
+
+        assert (await asyncio.wait_for(manager.token(), 5)).secret == Secret("shared")
