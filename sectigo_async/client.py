@@ -16,7 +16,7 @@ from sectigo_async.auth import SignIn, TokenManager
 from sectigo_async.clock import Clock, SystemClock
 from sectigo_async.config import DEFAULT, Config, Environment, Timeout
 from sectigo_async.connections import client_certificate_context, open_connections
-from sectigo_async.credentials import Credentials, CredentialStore, resolve, state_directory
+from sectigo_async.credentials import Credentials, CredentialStore, MemoryStore, resolve, state_directory
 from sectigo_async.errors import ConfigurationError, InvalidArgumentError
 from sectigo_async.exchange import Exchanger
 from sectigo_async.resources import (
@@ -64,8 +64,9 @@ class SectigoClient:
         ssl_context: TLS context; by default one that trusts what the operating system trusts. Signing in with a
             client certificate has one of its own, which trusts that and `Config.ca_bundle`.
         proxy: URL of a proxy; by default what HTTPS_PROXY and NO_PROXY say, never for this machine.
-        store: keeps the refresh token, and the password where `login` put it, between processes; they share the
-            access token and a lock in the state directory. By default all ends with the client.
+        store: keeps the refresh token, and the password where `login` put it, between processes; these share the
+            access token and a lock in the state directory. By default, and with a `MemoryStore`, all ends with the
+            process.
         credentials: who signs in, as `credentials.resolve` found it, instead of `username`, `password` and `store`.
         clock: time, for tests.
 
@@ -120,7 +121,7 @@ class SectigoClient:
             username=username or None,
             password=password,
             store=store,
-            directory=None if store is None else state_directory(),
+            directory=None if store is None or isinstance(store, MemoryStore) else state_directory(),
         )
         # Signing in has connections of its own: it never waits for calls that wait for it.
         for_calls, for_signing_in = (self._exchanger(ssl_context) for _ in range(2))
@@ -207,7 +208,8 @@ class SectigoClient:
         """Make sure that there is a token, which every call does by itself, and tell where it came from.
 
         Args:
-            fresh: sign in with the password, whatever tokens there are, and even if the service refused it before.
+            fresh: sign in with the password, whatever tokens there are. A password that the service has refused
+                is not sent again (`credentials.SharedLogin.clear_refusal` has it sent).
 
         Raises:
             AuthenticationError: no token can be had, or, with `fresh`, the refresh token cannot be kept.

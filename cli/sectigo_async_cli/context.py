@@ -46,7 +46,7 @@ class Settings:
     from_file: frozenset[str] = frozenset()
     debug: bool = False
 
-    def resolve(self, *, store: str | None = None, signing_in: bool = False) -> Resolved:
+    def resolve(self, *, store: str | None = None, keeping: bool = False, new_account: bool = False) -> Resolved:
         """Return who signs in where, from the options, the environment and the account."""
         found = resolve(
             username=self.username,
@@ -57,7 +57,8 @@ class Settings:
             store=store,
             environ=self.environ,
             interactive=is_interactive(),
-            signing_in=signing_in,
+            keeping=keeping,
+            new_account=new_account,
         )
         if self.password is None:
             return found
@@ -94,15 +95,16 @@ class Settings:
         return "password"
 
     def ask_what_is_missing(self, missing: str) -> "Settings":
-        """Return these settings with what a person answers."""
-        place = self.resolve().config.endpoint
-        username = ask(f"User name at {place}: ") if missing == "user name" else self.resolve().credentials.username
-        if not username:
-            raise SignInRequiredError("not signed in: no user name", hint="sign in with `sectigo-async login`")
-        password = ask_secret(f"Password of {username} at {place}: ")
-        if not password:
-            raise SignInRequiredError("not signed in: no password", hint="sign in with `sectigo-async login`")
-        return attrs.evolve(self, username=username, password=Secret(password), password_source="prompt")  # noqa: S106
+        """Return these settings with what a person answers: the user name or the password."""
+        found = self.resolve()
+        place, username = found.config.endpoint, found.credentials.username
+        question = f"User name at {place}: " if missing == "user name" else f"Password of {username} at {place}: "
+        answer = ask(question) if missing == "user name" else ask_secret(question)
+        if not answer:
+            raise SignInRequiredError(f"not signed in: no {missing}", hint="sign in with `sectigo-async login`")
+        if missing == "user name":
+            return attrs.evolve(self, username=answer)
+        return attrs.evolve(self, username=username, password=Secret(answer), password_source="prompt")  # noqa: S106
 
 
 def share(found: Resolved) -> SharedLogin:

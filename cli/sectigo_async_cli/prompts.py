@@ -32,13 +32,12 @@ def ask_secret(question: str) -> str:
 
 
 def confirm(question: str) -> bool:
-    """Say whether a person agrees; nothing typed means yes.
-
-    Raises:
-        SignInRequiredError: they end the input.
-    """
+    """Say whether a person agrees; nothing typed means yes, the end of the input no."""
     while True:
-        answer = ask(f"{question} [Y/n] ").lower()
+        try:
+            answer = ask(f"{question} [Y/n] ").lower()
+        except SignInRequiredError:
+            return False
         if answer in {"", "y", "yes", "n", "no"}:
             return answer not in {"n", "no"}
 

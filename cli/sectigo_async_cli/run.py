@@ -28,7 +28,7 @@ def run_client(ctx: typer.Context, job: Callable[[SectigoClient], Awaitable[None
     Where there is nothing to sign in with, a person is asked first, on a terminal.
     """
     chosen = settings(ctx)
-    if is_interactive() and (missing := run(chosen, chosen.what_is_missing)):
+    while is_interactive() and (missing := run(chosen, chosen.what_is_missing)):
         with reported(chosen):
             chosen = chosen.ask_what_is_missing(missing)
 

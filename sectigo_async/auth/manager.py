@@ -37,6 +37,7 @@ _log = logging.getLogger("sectigo_async.auth")
 _MARGIN = 0.2
 _LONGEST_MARGIN = 60.0
 _PAUSE_AFTER_FAILURE = 30.0
+_SILENT_WAIT = 0.5
 _LAST_WAIT = 5.0
 _WITH_A_CERTIFICATE = 307
 ACCESS_TOKEN = "SECTIGO_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
@@ -166,7 +167,7 @@ class TokenManager:
         """Make sure that there is a token.
 
         Args:
-            fresh: sign in with the password, whatever tokens there are, and even if it was refused before.
+            fresh: sign in with the password, whatever tokens there are.
         """
         if fresh:
             while self._renewal is not None:
@@ -197,7 +198,10 @@ class TokenManager:
         if renewal is None:
             return
         if self._refresh_token_at_stake:
-            await asyncio.wait([renewal], timeout=_LAST_WAIT)
+            await asyncio.wait([renewal], timeout=_SILENT_WAIT)
+            if not renewal.done():
+                _log.warning("waiting up to %g s for a refresh under way, or the login may be lost", _LAST_WAIT)
+                await asyncio.wait([renewal], timeout=_LAST_WAIT)
         renewal.cancel()
         await asyncio.wait([renewal])
 
@@ -333,10 +337,10 @@ class TokenManager:
         found = await self._credentials.find_password(self._shared) if username else None
         if username is None or found is None:
             raise obstacle or self._sign_in_required()
-        if not fresh and (found.secret == self._refused or await self._shared.was_refused(found.secret)):
+        if found.secret == self._refused or await self._shared.was_refused(found.secret):
             raise InvalidCredentialsError(
                 f"the service has refused this password of {username!r} before, so it was not sent again",
-                hint="accounts lock; if it is right by now, run `sectigo-async auth`, else sign in anew with "
+                hint="accounts lock; if it is right by now, run `sectigo-async auth` on a terminal, else "
                 "`sectigo-async login`",
             )
         call = calls.sign_in(username, found.secret)
@@ -358,6 +362,8 @@ class TokenManager:
         username = self._credentials.username
         if self._access is not None and self._source == ACCESS_TOKEN:
             problem = f"the service no longer accepts {ACCESS_TOKEN}"
+        elif username is None and self._shared.store is not None:
+            problem = f"the service no longer accepts the token in {self._shared.store.name}"
         elif username is None:
             problem = "not signed in: no user name"
         elif self._access is not None:

@@ -7,6 +7,8 @@ import attrs
 
 from sectigo_async.secrets import Secret
 
+_LONGEST_LIFE = 1e9
+
 
 @attrs.frozen(kw_only=True)
 class Claims:
@@ -33,7 +35,7 @@ def read_claims(token: Secret) -> Claims:
         return Claims()
     lifetime = expires - issued if issued is not None and expires is not None else 0.0
     return Claims(
-        lifetime=lifetime if lifetime > 0 else None,
+        lifetime=lifetime if 0 < lifetime < _LONGEST_LIFE else None,
         expires_at=expires,
         first_login=claims.get("first-login") is True,
     )

@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import attrs
+from attrs.validators import in_, instance_of
 
+from sectigo_async.credentials.login import Login
 from sectigo_async.credentials.state import make_private
+from sectigo_async.credentials.stores import OTHERS_MAY_WRITE, read_file
 from sectigo_async.errors import ConfigurationError, CredentialStoreError, FileError
 from sectigo_async.files import write_private
 
@@ -27,10 +30,10 @@ class Account:
         store: name of the store that keeps the secrets: `keyring` or `file`.
     """
 
-    endpoint: str
-    environment: str
-    username: str
-    store: str
+    endpoint: str = attrs.field(validator=instance_of(str))
+    environment: str = attrs.field(validator=instance_of(str))
+    username: str = attrs.field(validator=instance_of(str))
+    store: str = attrs.field(validator=in_(("keyring", "file")))
 
 
 class Accounts:
@@ -64,24 +67,37 @@ class Accounts:
             )
         self._change(lambda accounts: accounts | {name: account})
 
-    def remove(self, name: str) -> None:
-        """Remove an account; nothing happens where there is none.
+    def of_login(self, login: Login) -> dict[str, Account]:
+        """Return the accounts that stand for a login, by name.
+
+        Raises:
+            CredentialStoreError: the list cannot be read.
+        """
+        return {
+            name: account
+            for name, account in self._load().items()
+            if (account.endpoint, account.username) == (login.endpoint, login.username)
+        }
+
+    def remove(self, *names: str) -> None:
+        """Remove accounts; nothing happens where there are none.
 
         Raises:
             CredentialStoreError: the list cannot be read or written.
         """
-        self._change(lambda accounts: {other: account for other, account in accounts.items() if other != name})
+        self._change(lambda accounts: {name: account for name, account in accounts.items() if name not in names})
 
     def _load(self) -> dict[str, Account]:
+        text, problem = read_file(self._path, forbidden=OTHERS_MAY_WRITE)
+        if problem:
+            raise CredentialStoreError(problem, hint="move it away and sign in again")
+        if text is None:
+            return {}
         try:
-            document = json.loads(self._path.read_bytes())
+            document = json.loads(text.reveal())
             if document["version"] == _VERSION:
                 return {str(name): Account(**fields) for name, fields in document["accounts"].items()}
             problem = f"{self._path} is of another version"
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except OSError as error:
-            problem = f"cannot read {self._path}: {error.strerror or error}"
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             problem = f"{self._path} is not a list of accounts that this version can read"
         raise CredentialStoreError(problem, hint="move it away and sign in again")

@@ -125,7 +125,7 @@ class KeyringStore:
                 if access.begun
                 else f"the keyring has been in use by another program or task for {self._timeout:g} s",
                 hint="unlock it, or look at its D-Bus session; SECTIGO_KEYRING_TIMEOUT gives it more time, "
-                "SECTIGO_CREDENTIAL_STORE=memory does without it",
+                "SECTIGO_PASSWORD_FILE does without it",
             )
         except Exception as problem:  # noqa: BLE001 - keyrings raise whatever they like
             error = _translated(problem, saving=value is not None)

@@ -14,7 +14,8 @@ from sectigo_async.text import fits_a_header
 
 _VERSION = 1
 _AGREEMENT = 60.0
-_MOST = 1e15
+_MOST = 1e12
+_LONGEST_LIFE = 1e9
 
 
 def encode(login: Login, fields: Mapping[str, object]) -> Secret:
@@ -100,7 +101,9 @@ class StoredToken:
             return None
         seconds = None if lifetime is None else _number(lifetime)
         received = _number(wall), _number(monotonic)
-        if received[0] is None or received[1] is None or (seconds is None and lifetime is not None):
+        if received[0] is None or received[1] is None:
+            return None
+        if lifetime is not None and (seconds is None or seconds > _LONGEST_LIFE):
             return None
         return cls(token=Secret(token), lifetime=seconds, wall=received[0], monotonic=received[1], boot=boot)
 

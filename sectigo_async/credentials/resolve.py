@@ -17,6 +17,7 @@ from sectigo_async.credentials.state import state_directory
 from sectigo_async.credentials.stores import CredentialStore, FileStore, RefreshTokenFile, read_secret_file
 from sectigo_async.errors import ConfigurationError, CredentialStoreError
 from sectigo_async.secrets import Secret
+from sectigo_async.text import fits_a_header
 from sectigo_async.variables import VARIABLES, Variables
 
 _log = logging.getLogger("sectigo_async.credentials")
@@ -41,6 +42,13 @@ class Found:
     source: str
 
 
+def _fit_for_a_header(_: object, __: object, token: Secret | None) -> None:
+    if token is not None and not fits_a_header(token.reveal()):
+        raise ConfigurationError(
+            "SECTIGO_ACCESS_TOKEN is not a token", hint="a token has neither blanks nor line ends, and is ASCII alone"
+        )
+
+
 @attrs.frozen(kw_only=True)
 class Credentials:
     """Who signs in, and what they sign in with.
@@ -60,7 +68,7 @@ class Credentials:
     password: Secret | None = None
     password_source: str = "argument"  # noqa: S105 - no password
     password_file: Path | None = None
-    access_token: Secret | None = None
+    access_token: Secret | None = attrs.field(default=None, validator=_fit_for_a_header)
     store: CredentialStore | None = None
     directory: Path | None = None
     cache: bool = True
@@ -136,7 +144,8 @@ def resolve(
     store: str | None = None,
     environ: Mapping[str, str] | None = None,
     interactive: bool = False,
-    signing_in: bool = False,
+    keeping: bool = False,
+    new_account: bool = False,
 ) -> Resolved:
     """Decide who signs in where, and with what. Nothing is sent, and no keyring is touched.
 
@@ -161,8 +170,8 @@ def resolve(
         store: the caller's own choice of SECTIGO_CREDENTIAL_STORE.
         environ: the environment; `os.environ` when not given.
         interactive: whether a person is there, who may unlock the keyring.
-        signing_in: whether this is for `login` or `logout`: the account need not exist, and there is a store even
-            where the secret is given.
+        keeping: whether there is to be a store even where the secret is given, as for `login` and `logout`.
+        new_account: whether the account need not exist, or may be another's until now, as for `login`.
 
     Raises:
         ConfigurationError: values that cannot work, or contradict each other.
@@ -174,7 +183,8 @@ def resolve(
     if store:
         variables = attrs.evolve(variables, plain={**variables.plain, "SECTIGO_CREDENTIAL_STORE": store})
     name = account or variables.plain.get("SECTIGO_ACCOUNT") or ""
-    found = _account(name, signing_in=signing_in)
+    given_all = bool(password or any(secret in variables for secret in _SECRETS)) and not keeping
+    found = _account(name, must_exist=not new_account, must_be_read=not given_all)
     if account and found is not None:
         variables = variables.without(*_OF_ONE_LOGIN)
     elif _is_of_another_login(variables, username, endpoint):
@@ -185,7 +195,7 @@ def resolve(
     who = username or variables.plain.get("SECTIGO_USERNAME")
     where = endpoint or variables.plain.get("SECTIGO_ENDPOINT")
     if found is not None and not _agrees(found, who, where):
-        if name and not signing_in:
+        if name and not new_account:
             raise ConfigurationError(
                 f"account {name!r} is {found.username!r} at {found.endpoint}, and not {who or found.username!r} "
                 f"at {where or found.endpoint}",
@@ -201,21 +211,27 @@ def resolve(
     given |= {"SECTIGO_ENDPOINT": endpoint, "SECTIGO_ENVIRONMENT": environment, "SECTIGO_ACCOUNT": account}
     return Resolved(
         config=config,
-        credentials=_credentials(who, password, variables, found, interactive=interactive, signing_in=signing_in),
+        credentials=_credentials(who, password, variables, found, interactive=interactive, keeping=keeping),
         account=used,
         settings=_settings(given, variables, config, found, used),
     )
 
 
-def _account(name: str, *, signing_in: bool) -> Account | None:
+def _account(name: str, *, must_exist: bool, must_be_read: bool) -> Account | None:
     try:
         directory = state_directory()
     except CredentialStoreError:
         if not name:
             return None  # A container without a home has no accounts.
         raise
-    found = Accounts(directory).get(name or DEFAULT_ACCOUNT)
-    if found is None and name and not signing_in:
+    try:
+        found = Accounts(directory).get(name or DEFAULT_ACCOUNT)
+    except CredentialStoreError as error:
+        if name or must_be_read:
+            raise
+        _log.warning("the list of accounts is not used: %s", error)
+        return None
+    if found is None and name and must_exist:
         raise ConfigurationError(
             f"there is no account {name!r}", hint=f"make it with: sectigo-async --account {name} login"
         )
@@ -262,21 +278,25 @@ def _credentials(
     account: Account | None,
     *,
     interactive: bool,
-    signing_in: bool,
+    keeping: bool,
 ) -> Credentials:
     if "SECTIGO_PASSWORD" in variables and "SECTIGO_PASSWORD_FILE" in variables:
         raise ConfigurationError("both SECTIGO_PASSWORD and SECTIGO_PASSWORD_FILE are set", hint="set one of them")
     kept_in = variables.choice("SECTIGO_CREDENTIAL_STORE", ("auto", "keyring", "file", "memory"))
     directory = variables.path("SECTIGO_LOCK_DIR")
+    if directory is not None and not directory.is_absolute():
+        raise ConfigurationError(
+            f"SECTIGO_LOCK_DIR is {str(directory)!r}", hint="write the whole path, so that all programs meet there"
+        )
     timeout = variables.seconds("SECTIGO_KEYRING_TIMEOUT", INTERACTIVE_TIMEOUT if interactive else DEFAULT_TIMEOUT)
     if password:
         variables = variables.without(*_SECRETS)
     explicit = bool(password) or any(name in variables for name in _SECRETS)
     refresh_token_file = variables.path("SECTIGO_REFRESH_TOKEN_FILE")
     store: CredentialStore | None = None
-    if refresh_token_file is not None and not signing_in:
+    if refresh_token_file is not None and not keeping:
         store = RefreshTokenFile(refresh_token_file)
-    elif (signing_in or not explicit) and kept_in != "memory":
+    elif (keeping or not explicit) and kept_in != "memory":
         kept_in = (account.store if account else "keyring") if kept_in == "auto" else kept_in
         store = open_store(kept_in, timeout=timeout, lock_in=directory)
     if kept_in == "memory" and store is None:
@@ -292,7 +312,7 @@ def _credentials(
         password=password or variables.secret.get("SECTIGO_PASSWORD"),
         password_source="argument" if password else "SECTIGO_PASSWORD",
         password_file=variables.path("SECTIGO_PASSWORD_FILE"),
-        access_token=None if signing_in else variables.secret.get("SECTIGO_ACCESS_TOKEN"),
+        access_token=None if keeping else variables.secret.get("SECTIGO_ACCESS_TOKEN"),
         store=store,
         directory=directory,
         cache=variables.choice("SECTIGO_TOKEN_CACHE", ("1", "0")) == "1",

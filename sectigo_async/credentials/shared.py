@@ -120,8 +120,8 @@ class SharedLogin:
         return Secret(text) if isinstance(text, str) and text else None
 
     async def save_password(self, password: Secret | None) -> None:
-        """Keep the password; with `None`, forget it."""
-        if self.store is None:
+        """Keep the password; with `None`, forget it. Nothing is written where that is so already."""
+        if self.store is None or password == await self.password():
             return
         if password is None:
             await self.store.erase(self.login, Item.PASSWORD)

@@ -34,7 +34,7 @@ def state_directory() -> Path:
         problem = "this user has no home directory"
     else:
         return home / ".local" / "state" / _APPLICATION
-    raise CredentialStoreError(problem, hint="set HOME, or SECTIGO_LOCK_DIR to a directory of your own")
+    raise CredentialStoreError(problem, hint="set HOME to a directory of your own")
 
 
 def make_private(directory: Path) -> None:
@@ -82,7 +82,7 @@ async def locked(path: Path, *, wait: float) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait
     lock = filelock.FileLock(path, mode=0o600, thread_local=False)
-    problem = ""
+    problem, hint = "", "look for a process of sectigo-async that hangs or is stopped"
     try:
         while not lock.is_locked and not problem:
             try:
@@ -94,9 +94,10 @@ async def locked(path: Path, *, wait: float) -> AsyncIterator[None]:
                 await asyncio.sleep(_POLL)
             except (OSError, NotImplementedError) as error:
                 problem = f"cannot use the lock {path}: {getattr(error, 'strerror', None) or error}"
+                hint = "it must be yours to write; SECTIGO_LOCK_DIR may name another directory, on a local disk"
         if lock.is_locked:
             yield
             return
     finally:
         lock.release()  # Nothing happens where it is not held.
-    raise CredentialStoreError(problem, hint="look for a process of sectigo-async that hangs or is stopped")
+    raise CredentialStoreError(problem, hint=hint)

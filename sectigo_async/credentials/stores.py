@@ -6,6 +6,7 @@ A store keeps texts, one for each login and `Item`; what they say is the busines
 import enum
 import functools
 import os
+import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from sectigo_async.threads import run_bounded, run_to_end
 _LONGEST = 64 * 1024
 _READ_LIMIT = 10.0
 _OTHERS_MAY_READ = 0o077
-_OTHERS_MAY_WRITE = 0o022
+OTHERS_MAY_WRITE = 0o022
 
 
 class Item(enum.Enum):
@@ -159,7 +160,7 @@ async def read_secret_file(path: Path) -> Secret:
     Raises:
         CredentialStoreError: it cannot be read, is empty, or others may write to it.
     """
-    read = functools.partial(read_file, path, forbidden=_OTHERS_MAY_WRITE, follow=True, anyones=True)
+    read = functools.partial(read_file, path, forbidden=OTHERS_MAY_WRITE, users=True)
     text: Secret | None = None
     try:
         text, problem = await run_bounded(read, _READ_LIMIT)
@@ -176,25 +177,26 @@ def without_newline(text: str) -> Secret:
     return Secret(text.removesuffix("\r\n" if text.endswith("\r\n") else "\n"))
 
 
-def read_file(
-    path: Path, *, forbidden: int, follow: bool = False, anyones: bool = False
-) -> tuple[Secret | None, str]:
+def read_file(path: Path, *, forbidden: int, users: bool = False) -> tuple[Secret | None, str]:
     """Return a file's text, `None` where there is no file, and what is wrong.
 
     Args:
         path: the file.
         forbidden: permissions that it must not have.
-        follow: whether links are followed.
-        anyones: whether it may belong to somebody else.
+        users: whether it is a file that the user named: links are followed, and it may be a pipe or somebody
+            else's.
     """
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-    flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
+    if not users:
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # A pipe must not hold us up.
     try:
         with os.fdopen(os.open(path, flags), "rb") as file:
             status = os.fstat(file.fileno())
             if os.name == "posix" and status.st_mode & forbidden:
                 return None, f"others may {'read' if forbidden == _OTHERS_MAY_READ else 'write to'} {path}"
-            if os.name == "posix" and not anyones and status.st_uid != os.geteuid():
+            if not users and not stat.S_ISREG(status.st_mode):
+                return None, f"{path} is not a file"
+            if os.name == "posix" and not users and status.st_uid != os.geteuid():
                 return None, f"{path} belongs to somebody else"
             content = file.read(_LONGEST + 1)
     except FileNotFoundError:

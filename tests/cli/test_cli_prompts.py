@@ -92,6 +92,31 @@ def test_any_command_asks_when_there_is_nothing_to_sign_in_with(spawn: Spawn, li
     assert live.sandbox.counts["logins"] == 1, "the access token is shared with the next command"
 
 
+def test_who_is_signed_in_already_is_asked_for_no_password(spawn: Spawn, live: Any) -> None:
+    assert end(spawn("-u", "demo", "licenses", SECTIGO_PASSWORD=PASSWORD))[0] == 0
+    child = spawn("licenses")
+    child.expect_exact("User name at")
+    child.sendline("demo")
+    code, shown = end(child)
+
+    assert code == 0
+    assert "Password" not in shown
+    assert live.sandbox.counts["logins"] == 1
+
+
+def test_ctrl_c_at_the_last_question_tells_that_the_login_is_kept(spawn: Spawn) -> None:
+    for key, code in (("\x03", 130), ("\x04", 0)):
+        child = spawn("-u", "demo", "login", "--credential-store", "file")
+        child.expect_exact("Password of demo")
+        child.sendline(PASSWORD)
+        child.expect_exact("[Y/n] ")
+        child.send(key)
+        status, shown = end(child)
+        assert status == code
+        assert "signed in all the same" in shown or code == 0
+    assert end(spawn("licenses"))[0] == 0
+
+
 def test_auth_tells_who_where_by_what_and_how_long(spawn: Spawn, live: Any) -> None:
     code, shown = end(spawn("-u", "demo", "auth", SECTIGO_PASSWORD=PASSWORD))
 

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
-from sectigo_async import Config, MemoryStore, Secret
+from sectigo_async import Config, CredentialStore, FileStore, MemoryStore, Secret, SectigoClient
 from sectigo_async.auth import TokenManager
 from sectigo_async.auth.token import read_claims
 from sectigo_async.credentials import Credentials, Item, Login, SharedLogin, StoredToken
@@ -427,7 +427,7 @@ async def test_the_store_supplies_refresh_token_and_password(
     assert service.log == ["/auth/refresh", "/auth/refresh", "/auth/pwd"]
 
 
-async def test_a_refused_password_is_not_sent_again_by_any_process_but_on_demand(
+async def test_a_refused_password_is_not_sent_again_by_any_process_until_somebody_says_so(
     service: Service, clock: FakeClock, tmp_path: Path
 ) -> None:
     credentials = ops(directory=tmp_path / "state")
@@ -447,8 +447,11 @@ async def test_a_refused_password_is_not_sent_again_by_any_process_but_on_demand
     service.answers = [Reply(status=401)]
     with pytest.raises(InvalidCredentialsError):
         await another.sign_in(fresh=True)
-    assert service.log == ["/auth/pwd"] * 3
-    await another.sign_in(fresh=True)
+    assert service.log == ["/auth/pwd"] * 3, "another was accepted meanwhile"
+    with pytest.raises(InvalidCredentialsError, match="before"):
+        await manage(service, clock, credentials).sign_in(fresh=True)
+    await credentials.share("https://iot.sectigo.com", clock).clear_refusal()
+    await manage(service, clock, credentials).sign_in(fresh=True)
     clock.advance(1000)
     await manage(service, clock, credentials).token()
     assert service.log == ["/auth/pwd"] * 5, "once accepted, it is used again"
@@ -726,3 +729,25 @@ async def test_a_good_shared_token_needs_no_lock(
         manager = manage(service, clock, ops(store=MemoryStore(), directory=tmp_path / "state"))
 
         assert (await asyncio.wait_for(manager.token(), 5)).secret == Secret("shared")
+
+
+async def test_a_client_with_a_store_in_memory_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    stores: list[tuple[CredentialStore, Path | None]] = [
+        (MemoryStore(), None),
+        (FileStore(tmp_path), tmp_path / ".local/state/sectigo-async"),
+    ]
+    for store, directory in stores:
+        client = SectigoClient(username="ops", password="x", store=store)
+        path = client._transport._tokens._shared.cache_path
+
+        assert (path.parent if path else None) == directory
+
+
+@pytest.mark.parametrize("lifetime", [1e300, 1e9, 0, -5])
+async def test_a_lifetime_that_cannot_be_is_none(manager: TokenManager, service: Service, lifetime: float) -> None:
+    service.answers = [service.tokens(lifetime=lifetime)]
+
+    assert (await manager.sign_in(fresh=False)).expires_in is None

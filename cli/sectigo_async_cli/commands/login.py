@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from sectigo_async.credentials import (
     Account,
     Accounts,
     Credentials,
+    Login,
     Resolved,
     SharedLogin,
     StoredToken,
@@ -30,6 +32,14 @@ from sectigo_async_cli.prompts import ask, ask_secret, confirm, is_interactive
 from sectigo_async_cli.run import reported, run, run_client
 
 _LONGEST_PASSWORD = 64 * 1024
+_FILES = (
+    "SECTIGO_PASSWORD_FILE",
+    "SECTIGO_REFRESH_TOKEN_FILE",
+    "SECTIGO_CA_BUNDLE",
+    "SECTIGO_CLIENT_CERT",
+    "SECTIGO_CLIENT_KEY",
+    "SECTIGO_TRUST_ANCHORS",
+)
 
 
 def login(
@@ -78,13 +88,15 @@ def login(
     found = attrs.evolve(found, credentials=credentials)
     signed_in, password = run(chosen, lambda: _sign_in_and_keep(chosen, found, shared))
     if save_password is None and is_interactive():
-        with reported(chosen):
+        with reported(chosen, ["signed in all the same, without keeping the password"]):
             save_password = confirm(
                 f"Keep the password in the {signed_in.store} too, so that signing in goes on by itself?"
             )
 
     async def finish() -> None:
-        await shared.save_password(password if save_password else None)
+        # Where nobody says, a password that was kept before stays, if it is still the one.
+        keep = await shared.password() == password if save_password is None else save_password
+        await shared.save_password(password if keep else None)
         emit(
             {
                 "account": _account_name(chosen),
@@ -92,7 +104,7 @@ def login(
                 "endpoint": signed_in.endpoint,
                 "environment": found.config.environment.value,
                 "credentialStore": signed_in.store,
-                "passwordKept": bool(save_password),
+                "passwordKept": keep,
                 "validUntil": _valid_until(signed_in.expires_in),
             }
         )
@@ -101,7 +113,7 @@ def login(
 
 
 async def _to_sign_in(chosen: Settings, store: str | None) -> Resolved:
-    found = chosen.resolve(store=store, signing_in=True)
+    found = chosen.resolve(store=store, keeping=True, new_account=True)
     if found.credentials.store is None:
         raise ConfigurationError(
             "a login cannot be kept in memory", hint="set SECTIGO_CREDENTIAL_STORE to keyring or file, or unset it"
@@ -144,6 +156,7 @@ async def _sign_in_and_keep(chosen: Settings, found: Resolved, shared: SharedLog
     """Sign in, keep tokens and account; return how that went, and the password."""
     password = await found.credentials.find_password(shared)
     assert password is not None
+    await shared.clear_refusal()
     async with SectigoClient(config=found.config, credentials=found.credentials) as client:
         signed_in = await client.sign_in(fresh=True)
     assert signed_in.store is not None
@@ -156,18 +169,22 @@ async def _sign_in_and_keep(chosen: Settings, found: Resolved, shared: SharedLog
     accounts = Accounts(state_directory())
     before = accounts.get(_account_name(chosen))
     await asyncio.to_thread(accounts.save, _account_name(chosen), account)
-    await _erase_elsewhere(found, {"file"} | ({before.store} if before else set()), but=signed_in.store)
+    stores = {"file"} | ({before.store} if before else set())
+    try:
+        await _erase(shared.login, stores - {account.store})
+        if before and not accounts.of_login(old := Login(before.endpoint, before.username)):
+            await _erase(old, stores, {found.credentials.directory, state_directory()})
+    except CredentialStoreError as error:
+        say(f"warning: something that an earlier login has kept is still there: {error}")
     return signed_in, password.secret
 
 
-async def _erase_elsewhere(found: Resolved, stores: set[str], *, but: str) -> None:
-    """Leave nothing of this login in other stores, where an earlier one may have put it."""
-    for name in stores - {but}:
-        other = attrs.evolve(found.credentials, store=open_store(name), directory=None)
-        try:
-            await other.share(found.config.endpoint, SystemClock()).erase()
-        except CredentialStoreError as error:
-            say(f"warning: what an earlier login left in the {name} is still there: {error}")
+async def _erase(login: Login, stores: Iterable[str], directories: Iterable[Path | None] = (None,)) -> None:
+    """Leave nothing of a login in some stores and directories."""
+    for store in sorted(stores):  # The file first: it is in clear text.
+        for directory in directories:
+            there = Credentials(username=login.username, store=open_store(store), directory=directory)
+            await there.share(login.endpoint, SystemClock()).erase()
 
 
 def _account_name(chosen: Settings) -> str:
@@ -182,16 +199,18 @@ def logout(ctx: typer.Context) -> None:
     chosen = settings(ctx)
 
     async def job() -> None:
-        found = await _to_sign_in(chosen, None)
-        shared = share(found)
-        assert shared.store is not None
+        found = chosen.resolve(keeping=True)
+        if not found.credentials.username:
+            raise SignInRequiredError("nobody is signed in", hint="name a login with -u and -e, or with --account")
+        shared = found.credentials.share(found.config.endpoint, SystemClock())
         accounts = Accounts(state_directory())
-        account = accounts.get(found.account) if found.account else None
+        names = accounts.of_login(shared.login)
+        stores = {"file"} | {account.store for account in names.values()}
+        if found.credentials.store is not None:
+            stores.add(found.credentials.store.name)
         async with shared.locked():
-            await shared.erase()
-            await _erase_elsewhere(found, {"file"} | ({account.store} if account else set()), but=shared.store.name)
-        if account is not None:
-            await asyncio.to_thread(accounts.remove, found.account)
+            await _erase(shared.login, stores, {found.credentials.directory, state_directory()})
+        await asyncio.to_thread(accounts.remove, *names)
         say(f"signed out {shared.login.username} at {shared.login.endpoint}")
         for name in ("SECTIGO_PASSWORD", "SECTIGO_PASSWORD_FILE", "SECTIGO_REFRESH_TOKEN_FILE"):
             if chosen.environ.get(name):
@@ -253,8 +272,9 @@ def _valid_until(left: float | None) -> str | None:
 
 async def _check(chosen: Settings, client: SectigoClient) -> None:
     credentials = chosen.resolve().credentials
-    # Asked for by name, a password is tried that was refused before.
-    await credentials.share(client.config.endpoint, SystemClock()).clear_refusal()
+    if is_interactive():
+        # A person asks for it: a password is tried that was refused before. A program could lock the account.
+        await credentials.share(client.config.endpoint, SystemClock()).clear_refusal()
     # A token that is at hand would hide that the password at hand is wrong.
     await client.sign_in(fresh=credentials.has_own_password)
     await client.organizations.current()
@@ -292,8 +312,16 @@ def validate(ctx: typer.Context) -> None:
             (profile,) = (document for document in documents if document["name"] == "SECTIGO_PROFILE")
             profile |= {"value": chosen.profile, "source": "argument"}
         emit(documents, {"name": "Setting", "value": "Value", "source": "Source"})
+        _check_files(found)
 
     run(chosen, job)
+
+
+def _check_files(found: Resolved) -> None:
+    """Raise an error if a file that is named is none."""
+    for name, setting in found.settings.items():
+        if setting.value and name in _FILES and not Path(setting.value).expanduser().is_file():
+            raise ConfigurationError(f"{name}: {setting.value} is not a file", hint="name one, or unset it")
 
 
 def register(app: typer.Typer) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sectigo_async.config import is_loopback
-from sectigo_async.errors import ConfigurationError, FileError
+from sectigo_async.credentials import read_secret_file
+from sectigo_async.errors import ConfigurationError, CredentialStoreError, FileError
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import settings
 from sectigo_async_cli.output import print_text, say
@@ -84,7 +85,7 @@ def serve(
         from sectigo_async.pki import load_certificates, write_private
         from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
 
-        password = _password(password_file)
+        password = await _password(password_file)
         _check_tls(tls_cert, tls_key)
         config = SandboxConfig(
             username=username,
@@ -172,17 +173,13 @@ def _address(text: str) -> tuple[str, int]:
     return found["ipv6"] or found["host"] or "127.0.0.1", int(found["port"])
 
 
-def _password(file: Path | None) -> str:
+async def _password(file: Path | None) -> str:
     if file is None:
         return "demo-password"
     try:
-        text = file.read_text(encoding="utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        problem = f"cannot read {file}: {error}"
-    else:
-        if text:
-            return text
-        problem = f"{file} is empty"
+        return (await read_secret_file(file)).reveal()
+    except CredentialStoreError as error:
+        problem = str(error)
     raise FileError(problem, hint="put the password in it, on one line")
 
 
