@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-import attrs
-
 from sectigo_async.auth.login import certificate_sign_in_url, read_refresh, read_sign_in
-from sectigo_async.auth.token import Tokens, read_claims
+from sectigo_async.auth.token import AccessToken, SignIn, Tokens, read_claims
 from sectigo_async.clock import Clock
 from sectigo_async.config import Config
 from sectigo_async.credentials import Credentials, SharedLogin, StoredToken
@@ -53,45 +51,6 @@ class Sender(Protocol):
     async def send_with_certificate(self, call: Call[Reply], url: str) -> Reply:
         """Send `call` to `url`, with the client certificate."""
         ...
-
-
-@attrs.frozen(eq=False)
-class AccessToken:
-    """An access token as a call uses it.
-
-    Attributes:
-        secret: the token.
-        good_until: monotonic time of its end, as far as it tells.
-        minted: whether this process got it from the service itself.
-    """
-
-    secret: Secret
-    good_until: float
-    minted: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class SignIn:
-    """Who is signed in, and how that came about.
-
-    Attributes:
-        username: who is signed in; `None` where only a token is known.
-        endpoint: where.
-        source: where the access token came from: `shared token`, `refresh token (keyring)`,
-            `password (SECTIGO_PASSWORD)` and the like.
-        expires_in: seconds until it ends; it is renewed before. `None` where it does not say.
-        first_login: the service's flag of that name: it probably wants the password changed (api.md 3).
-        shared: whether other processes of this user can use the access token.
-        store: name of the store that keeps the refresh token; `None` where it ends with the process.
-    """
-
-    username: str | None
-    endpoint: str
-    source: str
-    expires_in: float | None
-    first_login: bool
-    shared: bool
-    store: str | None
 
 
 class TokenManager:
@@ -331,11 +290,13 @@ class TokenManager:
     async def _signed_in(self, obstacle: SectigoError | None = None, *, fresh: bool = False) -> None:
         """Sign in with the password; raise `obstacle`, which prevented the refresh, where there is none."""
         username = self._credentials.username
+        if username is None:
+            raise obstacle or self._sign_in_required()
         if isinstance(obstacle, CredentialStoreError) and not self._credentials.has_own_password:
             # What cannot be asked for a token cannot be asked for a password.
             raise type(obstacle)(f"not signed in: no password for {username!r}, and {obstacle}", hint=obstacle.hint)
-        found = await self._credentials.find_password(self._shared) if username else None
-        if username is None or found is None:
+        found = await self._credentials.find_password(self._shared)
+        if found is None:
             raise obstacle or self._sign_in_required()
         if found.secret == self._refused or await self._shared.was_refused(found.secret):
             raise InvalidCredentialsError(

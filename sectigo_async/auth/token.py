@@ -56,3 +56,42 @@ class Tokens:
 
     access: Secret
     refresh: Secret | None
+
+
+@attrs.frozen(eq=False)
+class AccessToken:
+    """An access token as a call uses it.
+
+    Attributes:
+        secret: the token.
+        good_until: monotonic time of its end, as far as it tells.
+        minted: whether this process got it from the service itself.
+    """
+
+    secret: Secret
+    good_until: float
+    minted: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class SignIn:
+    """Who is signed in, and how that came about.
+
+    Attributes:
+        username: who is signed in; `None` where only a token is known.
+        endpoint: where.
+        source: where the access token came from: `shared token`, `refresh token (keyring)`,
+            `password (SECTIGO_PASSWORD)` and the like.
+        expires_in: seconds until it ends; it is renewed before. `None` where it does not say.
+        first_login: the service's flag of that name: it probably wants the password changed (api.md 3).
+        shared: whether other processes of this user can use the access token.
+        store: name of the store that keeps the refresh token; `None` where it ends with the process.
+    """
+
+    username: str | None
+    endpoint: str
+    source: str
+    expires_in: float | None
+    first_login: bool
+    shared: bool
+    store: str | None

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,11 +32,17 @@ def serving(home: Path, *options: str) -> Iterator[str]:
     try:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        assert url.startswith("http://127.0.0.1:"), process.communicate()
+        assert "://127.0.0.1:" in url, process.communicate()
         yield url
     finally:
         process.terminate()
         process.communicate(timeout=10)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> "Callable[..., AbstractContextManager[str]]":
+    """Run `sectigo-async serve` with options of the test's own."""
+    return lambda *options: serving(tmp_path / "server", *options)
 
 
 @pytest.fixture(scope="session")

@@ -358,6 +358,12 @@ def test_auth_does_not_claim_to_have_kept_what_it_could_not(run: Run) -> None:
         (["--issue-delay", "nan"], 2, "--issue-delay"),
         (["-a", "[::1:0"], 2, "HOST:PORT"),
         (["--password-file", "nope"], 1, "cannot read"),
+        (["--access-ttl", "0"], 2, "--access-ttl"),
+        (["--refresh-ttl", "nan"], 2, "--refresh-ttl"),
+        (["--clock-skew", "inf"], 2, "--clock-skew"),
+        (["--client-ca", "nope"], 2, "--tls"),
+        (["--tls", "--client-ca", "nope"], 1, "cannot read nope"),
+        (["--tls", "--ca-out", "nowhere/ca.pem"], 1, "nowhere"),
     ],
 )
 def test_options_of_the_simulator_that_do_not_work(run: Run, options: list[str], code: int, words: str) -> None:

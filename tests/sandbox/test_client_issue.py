@@ -4,12 +4,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import attrs
 import httpx
 import pytest
 from cryptography import x509
 
-from sectigo_async import SectigoClient
+from sectigo_async import Config, SectigoClient
 from sectigo_async.errors import (
     BatchFailed,
     FileError,
@@ -369,3 +371,19 @@ async def test_a_key_in_another_form_is_used_and_left_as_it_is(sdk: SectigoClien
     assert issued.certificate.key_match
     assert (folder / "cert.pem").exists()
     assert (folder / "privkey.pem").read_bytes() == pem
+
+
+async def test_the_roots_of_the_configuration_are_those_to_check_against(
+    line: Line, clock: FakeClock, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    (tmp_path / "roots.pem").write_bytes(sandbox.ca_pem())
+    config = attrs.evolve(Config.create("http://127.0.0.1"), trust_anchors=tmp_path / "roots.pem")
+    account: dict[str, Any] = {"username": sandbox.config.username, "password": sandbox.config.password}
+    async with SectigoClient(config=config, transport=line, clock=clock, **account) as client:
+        issued = await client.issue(common_name=NAME, profile_id=42, directory=tmp_path / "keys")
+        assert issued.certificate.chain_check.status is ChainStatus.VERIFIED
+
+        (tmp_path / "roots.pem").write_text("none")
+        with pytest.raises(FileError, match=r"roots\.pem holds no certificates"):
+            await client.issue(common_name="gw9.example.com", profile_id=42, directory=tmp_path / "keys")
+    assert sandbox.counts["orders"] == 1
