@@ -74,16 +74,12 @@ class Settings:
         return SectigoClient(config=found.config, credentials=found.credentials)
 
     async def what_is_missing(self) -> str:
-        """Return what there is to sign in with is lacking; empty where a person need not be asked."""
+        """Return what a person must be asked for, user name or password; empty where there is enough to sign in."""
         found = self.resolve()
         given = found.credentials
-        if given.access_token is not None:
+        if given.access_token is not None or (given.username and given.has_own_password):
             return ""
-        if given.username is None:
-            return "user name"
-        if given.has_own_password:
-            return ""
-        shared = share(found)
+        shared = given.share(found.config.endpoint, SystemClock())
         token = await shared.access_token()
         if token is not None and token.left(SystemClock()) != 0:
             return ""
@@ -92,7 +88,7 @@ class Settings:
                 return ""
         except CredentialStoreError as error:
             say(f"warning: {error}")
-        return "password"
+        return "password" if given.username else "user name"
 
     def ask_what_is_missing(self, missing: str) -> "Settings":
         """Return these settings with what a person answers: the user name or the password."""

@@ -104,6 +104,15 @@ def test_who_is_signed_in_already_is_asked_for_no_password(spawn: Spawn, live: A
     assert live.sandbox.counts["logins"] == 1
 
 
+def test_who_gives_a_refresh_token_is_asked_for_nothing(spawn: Spawn, live: Any, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(live.sandbox.sign_in("demo", "demo-password")["refreshToken"])
+
+    code, shown = end(spawn("licenses", SECTIGO_REFRESH_TOKEN_FILE="token"))
+
+    assert code == 0, shown
+    assert "User name" not in shown
+
+
 def test_ctrl_c_at_the_last_question_tells_that_the_login_is_kept(spawn: Spawn) -> None:
     for key, code in (("\x03", 130), ("\x04", 0)):
         child = spawn("-u", "demo", "login", "--credential-store", "file")
