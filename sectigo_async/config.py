@@ -182,8 +182,8 @@ class Config:
         archive_limit: the longest archive that is held in memory, in bytes.
         ca_bundle: PEM file of certificate authorities to trust for TLS, besides those of the operating system.
         client_certificate: what to sign in with where the service asks for it.
-        login_hosts: host:port pairs where signing in with a client certificate may go. Without: the endpoint's
-            own, and in production any host of sectigo.com.
+        login_hosts: host:port pairs where signing in with a client certificate may go, besides the endpoint's
+            own and, in production, any host of sectigo.com.
         trust_anchors: PEM file of the roots that issued certificates must lead to, where a call names none.
     """
 

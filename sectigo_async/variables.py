@@ -38,7 +38,7 @@ VARIABLES = (
     Variable("SECTIGO_PASSWORD_FILE", "A file with their password, read at each sign-in."),
     Variable("SECTIGO_ACCESS_TOKEN", "An access token, used until the service refuses it.", secret=True),
     Variable("SECTIGO_REFRESH_TOKEN_FILE", "A file with a refresh token, rewritten when there is a new one."),
-    Variable("SECTIGO_ACCOUNT", "Name of the account that `login --account` made.", "default"),
+    Variable("SECTIGO_ACCOUNT", "Name of an account that `--account NAME login` made.", "default"),
     Variable("SECTIGO_ENDPOINT", "URL of the service.", "the endpoint of the account, or https://iot.sectigo.com"),
     Variable(
         "SECTIGO_ENVIRONMENT",

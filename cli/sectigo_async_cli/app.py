@@ -1,6 +1,7 @@
 """The command tree and the global options."""
 
 import io
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -98,8 +99,16 @@ certificates.register(app)
 sandbox.register(app)
 
 
+class _Talk(logging.Handler):
+    """Says on stderr what the library warns of."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"warning: {record.getMessage()}")
+
+
 def run_app() -> None:
     """Run the command line."""
+    logging.getLogger("sectigo_async").addHandler(_Talk(logging.WARNING))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -45,9 +45,16 @@ class Settings:
     env_file: Path | None = None
     from_file: frozenset[str] = frozenset()
     debug: bool = False
+    _found: dict[tuple[str | None, bool, bool], Resolved] = attrs.field(factory=dict, init=False, repr=False)
 
     def resolve(self, *, store: str | None = None, keeping: bool = False, new_account: bool = False) -> Resolved:
         """Return who signs in where, from the options, the environment and the account."""
+        asked = (store, keeping, new_account)
+        if asked not in self._found:
+            self._found[asked] = self._resolve(store=store, keeping=keeping, new_account=new_account)
+        return self._found[asked]
+
+    def _resolve(self, *, store: str | None, keeping: bool, new_account: bool) -> Resolved:
         found = resolve(
             username=self.username,
             password=self.password,
@@ -109,7 +116,7 @@ def share(found: Resolved) -> SharedLogin:
     Raises:
         SignInRequiredError: nobody knows who signs in.
     """
-    if not found.credentials.username:
+    if not found.credentials.is_known:
         raise SignInRequiredError(
             "not signed in: no user name",
             hint="sign in with `sectigo-async login`, or set SECTIGO_USERNAME and SECTIGO_PASSWORD",

@@ -16,12 +16,10 @@ class Claims:
 
     Attributes:
         lifetime: seconds from its issue to its end.
-        expires_at: wall-clock time of its end by the service's clock, in seconds since the epoch.
         first_login: the service's flag of that name, probably "must change the password" (api.md 3).
     """
 
     lifetime: float | None = None
-    expires_at: float | None = None
     first_login: bool = False
 
 
@@ -36,7 +34,6 @@ def read_claims(token: Secret) -> Claims:
     lifetime = expires - issued if issued is not None and expires is not None else 0.0
     return Claims(
         lifetime=lifetime if 0 < lifetime < _LONGEST_LIFE else None,
-        expires_at=expires,
         first_login=claims.get("first-login") is True,
     )
 

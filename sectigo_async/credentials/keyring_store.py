@@ -111,10 +111,6 @@ class KeyringStore:
 
         await self._access(erase)
 
-    async def backend_name(self) -> str:
-        """Return the name of the keyring in use. Raises as `load` does."""
-        return await self._access(_full_name)
-
     async def _access(self, use: "Callable[[KeyringBackend], T]", value: Secret | None = None) -> T:
         access = _Access(self._lock or state_directory() / "keyring.lock", self._timeout)
         try:

@@ -74,6 +74,11 @@ class Credentials:
     cache: bool = True
 
     @property
+    def is_known(self) -> bool:
+        """Whether it is known whose login this is."""
+        return bool(self.username) or isinstance(self.store, RefreshTokenFile)
+
+    @property
     def has_own_password(self) -> bool:
         """Whether the password comes from the caller or the environment, and not from the store."""
         return bool(self.password) or self.password_file is not None
@@ -280,6 +285,8 @@ def _credentials(
     interactive: bool,
     keeping: bool,
 ) -> Credentials:
+    if password:
+        variables = variables.without(*_SECRETS)
     if "SECTIGO_PASSWORD" in variables and "SECTIGO_PASSWORD_FILE" in variables:
         raise ConfigurationError("both SECTIGO_PASSWORD and SECTIGO_PASSWORD_FILE are set", hint="set one of them")
     kept_in = variables.choice("SECTIGO_CREDENTIAL_STORE", ("auto", "keyring", "file", "memory"))
@@ -289,8 +296,6 @@ def _credentials(
             f"SECTIGO_LOCK_DIR is {str(directory)!r}", hint="write the whole path, so that all programs meet there"
         )
     timeout = variables.seconds("SECTIGO_KEYRING_TIMEOUT", INTERACTIVE_TIMEOUT if interactive else DEFAULT_TIMEOUT)
-    if password:
-        variables = variables.without(*_SECRETS)
     explicit = bool(password) or any(name in variables for name in _SECRETS)
     refresh_token_file = variables.path("SECTIGO_REFRESH_TOKEN_FILE")
     store: CredentialStore | None = None

@@ -19,6 +19,7 @@ from sectigo_async.threads import run_to_end
 _log = logging.getLogger("sectigo_async.credentials")
 
 LOCK_WAIT = 60.0
+_MOST_REFUSALS = 8
 
 
 class SharedLogin:
@@ -130,19 +131,26 @@ class SharedLogin:
 
     async def was_refused(self, password: Secret) -> bool:
         """Say whether the service has refused this password to any process since the last good sign-in."""
-        record = await self._read_file(Item.REFUSAL)
-        salt = record.get("salt")
-        return isinstance(salt, str) and record.get("digest") == await run_to_end(_digest, password, salt)
+        salt, digests = await self._refusals()
+        return bool(digests) and await run_to_end(_digest, password, salt) in digests
 
     async def note_refusal(self, password: Secret) -> None:
         """Tell every process that the service refuses this password: accounts lock (api.md 3)."""
         if self._files is not None:
-            salt = secrets.token_hex(16)
-            digest = await run_to_end(_digest, password, salt)
-            await self._write_file(Item.REFUSAL, encode(self.login, {"salt": salt, "digest": digest}))
+            salt, digests = await self._refusals()
+            digests = [*digests, await run_to_end(_digest, password, salt)][-_MOST_REFUSALS:]
+            await self._write_file(Item.REFUSAL, encode(self.login, {"salt": salt, "digests": digests}))
+
+    async def _refusals(self) -> tuple[str, list[str]]:
+        """Return the salt and the digests of the passwords that were refused."""
+        record = await self._read_file(Item.REFUSAL)
+        salt, digests = record.get("salt"), record.get("digests")
+        if isinstance(salt, str) and isinstance(digests, list):
+            return salt, [digest for digest in digests if isinstance(digest, str)]
+        return secrets.token_hex(16), []
 
     async def clear_refusal(self) -> None:
-        """Forget which password was refused."""
+        """Forget which passwords were refused."""
         with suppress(CredentialStoreError):  # It is of use to nobody any more, and in nobody's way.
             await self._erase_files(Item.REFUSAL)
 

@@ -49,11 +49,6 @@ class TestKeyringStore(CredentialStoreContract):
         return KeyringStore()
 
 
-@pytest.mark.usefixtures("_in_this_process")
-async def test_the_backend_is_named() -> None:
-    assert await KeyringStore().backend_name() == "keyring.backends.SecretService.Keyring"
-
-
 LOCK = "import secretstorage as s; c = s.dbus_init(); s.get_default_collection(c).lock(); c.close()"
 
 
@@ -127,6 +122,20 @@ def test_login_and_logout_with_the_keyring(run: Run, secret_service: Any, live: 
     assert run("logout").returncode == 0
     assert kept(secret_service) == []
     assert run("licenses").returncode == 4
+
+
+def test_logging_out_forgets_what_an_earlier_login_left_in_the_keyring(
+    run: Run, secret_service: Any, live: Any
+) -> None:
+    login = ("-e", live.url, "-u", "demo", "login", "--password-stdin", "--save-password")
+    document(run(*login, stdin="demo-password"))
+    os.kill(secret_service.pid, signal.SIGSTOP)
+    moved = run(*login, "--credential-store", "file", stdin="demo-password", SECTIGO_KEYRING_TIMEOUT="1")
+    assert "is still there: the keyring did not answer within 1 s" in moved.stderr
+    os.kill(secret_service.pid, signal.SIGCONT)
+
+    assert run("logout").returncode == 0
+    assert kept(secret_service) == []
 
 
 def test_eight_processes_refresh_once_among_them(run: Run, secret_service: Any, live: Any) -> None:

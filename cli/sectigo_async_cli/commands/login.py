@@ -19,13 +19,12 @@ from sectigo_async.credentials import (
     Resolved,
     SharedLogin,
     StoredToken,
-    open_store,
     read_secret_file,
     state_directory,
     without_newline,
 )
 from sectigo_async.credentials.accounts import DEFAULT_ACCOUNT
-from sectigo_async.errors import CredentialStoreError, SignInRequiredError
+from sectigo_async.errors import CredentialStoreError, KeyringUnavailableError, SignInRequiredError
 from sectigo_async_cli.context import Settings, settings, share
 from sectigo_async_cli.output import emit, print_text, say
 from sectigo_async_cli.prompts import ask, ask_secret, confirm, is_interactive
@@ -171,19 +170,22 @@ async def _sign_in_and_keep(chosen: Settings, found: Resolved, shared: SharedLog
     await asyncio.to_thread(accounts.save, _account_name(chosen), account)
     stores = {"file"} | ({before.store} if before else set())
     try:
-        await _erase(shared.login, stores - {account.store})
+        await _erase(chosen, shared.login, stores - {account.store})
         if before and not accounts.of_login(old := Login(before.endpoint, before.username)):
-            await _erase(old, stores, {found.credentials.directory, state_directory()})
+            await _erase(chosen, old, stores, {found.credentials.directory, state_directory()})
     except CredentialStoreError as error:
         say(f"warning: something that an earlier login has kept is still there: {error}")
     return signed_in, password.secret
 
 
-async def _erase(login: Login, stores: Iterable[str], directories: Iterable[Path | None] = (None,)) -> None:
+async def _erase(
+    chosen: Settings, login: Login, stores: Iterable[str], directories: Iterable[Path | None] = (None,)
+) -> None:
     """Leave nothing of a login in some stores and directories."""
-    for store in sorted(stores):  # The file first: it is in clear text.
+    for name in sorted(stores):  # The file first: it is in clear text.
+        store = chosen.resolve(store=name, keeping=True, new_account=True).credentials.store
         for directory in directories:
-            there = Credentials(username=login.username, store=open_store(store), directory=directory)
+            there = Credentials(username=login.username, store=store, directory=directory)
             await there.share(login.endpoint, SystemClock()).erase()
 
 
@@ -206,10 +208,10 @@ def logout(ctx: typer.Context) -> None:
         accounts = Accounts(state_directory())
         names = accounts.of_login(shared.login)
         stores = {"file"} | {account.store for account in names.values()}
-        if found.credentials.store is not None:
-            stores.add(found.credentials.store.name)
         async with shared.locked():
-            await _erase(shared.login, stores, {found.credentials.directory, state_directory()})
+            await _erase(chosen, shared.login, stores, {found.credentials.directory, state_directory()})
+            if "keyring" not in stores:
+                await _erase_from_a_keyring_that_may_hold_it(chosen, shared.login)
         await asyncio.to_thread(accounts.remove, *names)
         say(f"signed out {shared.login.username} at {shared.login.endpoint}")
         for name in ("SECTIGO_PASSWORD", "SECTIGO_PASSWORD_FILE", "SECTIGO_REFRESH_TOKEN_FILE"):
@@ -217,6 +219,15 @@ def logout(ctx: typer.Context) -> None:
                 say(f"note: {name} is still set, and signs in again")
 
     run(chosen, job)
+
+
+async def _erase_from_a_keyring_that_may_hold_it(chosen: Settings, login: Login) -> None:
+    try:
+        await _erase(chosen, login, {"keyring"})
+    except KeyringUnavailableError:
+        pass  # No account says that it was kept there.
+    except CredentialStoreError as error:
+        say(f"warning: whether an earlier login was kept in the keyring is not known: {error}")
 
 
 def auth(
@@ -284,6 +295,7 @@ async def _check(chosen: Settings, client: SectigoClient) -> None:
         return
     emit(
         {
+            "account": chosen.resolve().account,
             "username": signed_in.username,
             "endpoint": signed_in.endpoint,
             "environment": client.config.environment.value,
