@@ -218,7 +218,7 @@ class TokenManager:
             return False
         self._use(shared.token, left, shared.lifetime, minted=False)
         self._source, self._is_shared = "shared token", True
-        if self._shared.store is not None:
+        if self._shared.store is not None and self._unsaved_for is None:
             self._refresh = None  # Whoever got that token may have replaced it; the store tells.
         return True
 

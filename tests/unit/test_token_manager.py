@@ -672,7 +672,7 @@ async def test_a_shared_token_with_less_life_than_the_own_one_is_left_alone(
 ) -> None:
     manager = manage(service, clock, ops(store=MemoryStore(), directory=tmp_path / "state"))
     first = await manager.token()
-    await shared.share_access_token(StoredToken.received(Secret("about to end"), 865, clock))
+    await shared.share_access_token(StoredToken.received(Secret("about-to-end"), 865, clock))
     clock.advance(860)
     await manager.token()
     while len(service.log) < 2:
@@ -760,3 +760,26 @@ async def test_a_lifetime_that_cannot_be_is_none(manager: TokenManager, service:
     service.answers = [service.tokens(lifetime=lifetime)]
 
     assert (await manager.sign_in(fresh=False)).expires_in is None
+
+
+async def test_a_refresh_token_that_could_not_be_kept_outlasts_a_token_of_another_process(
+    service: Service, clock: FakeClock, shared: SharedLogin, tmp_path: Path
+) -> None:
+    class ReadOnly(MemoryStore):
+        async def save(self, login: Login, item: Item, value: Secret) -> None:
+            if await self.load(login, item) is not None:
+                raise CredentialStoreError("read-only")
+            await super().save(login, item, value)
+
+    credentials = ops(None, store=ReadOnly(), directory=tmp_path / "state")
+    await credentials.share("https://iot.sectigo.com", clock).save_refresh_token(Secret("R0"), 7200)
+    service.answers = [service.tokens(refresh="R1")]
+    manager = manage(service, clock, credentials)
+    await manager.token()
+    clock.advance(1000)
+    await shared.share_access_token(StoredToken.received(Secret("of-another"), 900, clock))
+    assert await secret(manager) == Secret("of-another")
+    clock.advance(1000)
+    await manager.token()
+
+    assert service.sent == ["R0", service.mint("R1", lifetime=7200)], "nobody else has that one"
