@@ -70,6 +70,7 @@ from sectigo_async.models import (
 )
 from sectigo_async.resources import Issued
 from sectigo_async.secrets import Secret
+from sectigo_async.transport import Probe
 from sectigo_async.wire.reply import Reply
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ __all__ = [
     "Parameter",
     "PermissionDeniedError",
     "PkiError",
+    "Probe",
     "ProcessingInfo",
     "Profile",
     "ProfileDetail",

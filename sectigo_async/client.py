@@ -32,7 +32,7 @@ from sectigo_async.resources import (
 )
 from sectigo_async.secrets import Secret
 from sectigo_async.threads import run_to_end
-from sectigo_async.transport import AuthSender, Transport
+from sectigo_async.transport import AuthSender, Probe, Transport
 from sectigo_async.wire import calls
 from sectigo_async.wire.reply import Reply
 
@@ -216,6 +216,14 @@ class SectigoClient:
             NoReplyError: the service did not answer.
         """
         return await self._transport.sign_in(fresh=fresh)
+
+    async def probe(self) -> Probe:
+        """Ask the endpoint for its front page, without signing in: whether it answers, over which TLS, at what time.
+
+        Raises:
+            NoReplyError: it did not answer; says why.
+        """
+        return await self._transport.probe()
 
     async def request(
         self,

@@ -30,8 +30,9 @@ from sectigo_async.errors import (
 )
 from sectigo_async.exchange import Attempt, Exchanger, Failure
 from sectigo_async.threads import run_to_end
+from sectigo_async.wire import calls
 from sectigo_async.wire.calls import Call
-from sectigo_async.wire.reply import Reply, error_for, retry_after
+from sectigo_async.wire.reply import Reply, error_for, http_date, retry_after
 from sectigo_async.wire.retry import retry_delay
 
 T = TypeVar("T")
@@ -40,6 +41,23 @@ _UNAUTHORIZED = 401
 _AUTH_LIMIT = 30.0
 _DID_NOT_RUN = frozenset({400, _UNAUTHORIZED, 403, 404, 405, 406, 409, 411, 413, 414, 415, 422, 429, 431})
 """Answers by which a service refuses a request before acting on it."""
+
+
+@attrs.frozen(kw_only=True)
+class Probe:
+    """What `SectigoClient.probe` found.
+
+    Attributes:
+        status: HTTP status of the endpoint's front page; any says that something answers.
+        seconds: how long that took.
+        tls_version: e.g. `TLSv1.3`; empty without TLS.
+        clock_skew: seconds by which the service's clock is ahead of ours; `None` where it does not tell.
+    """
+
+    status: int
+    seconds: float
+    tls_version: str
+    clock_skew: float | None
 
 
 class Transport:
@@ -116,6 +134,24 @@ class Transport:
         """Take no more calls."""
         self._closed = True
         await self._tokens.aclose()
+
+    async def probe(self) -> Probe:
+        """Ask the endpoint for its front page, without signing in."""
+        self._check_use()
+        call = calls.front_page()
+        started = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(self._config.connect_timeout + self._config.read_timeout):
+                result = await self._exchanger.exchange(call, None, Attempt())
+        except TimeoutError:
+            result = Failure("the service did not answer in time", sent=True, timed_out=True)
+        seconds = self._clock.monotonic() - started
+        if isinstance(result, Failure):
+            raise _no_reply(call, result)
+        date = http_date(result)
+        # A Date has whole seconds, and was written somewhere between the request and the reply.
+        skew = None if date is None else date.timestamp() + 0.5 - (self._clock.time() - seconds / 2)
+        return Probe(status=result.status, seconds=seconds, tls_version=result.tls_version, clock_skew=skew)
 
     def _check_use(self) -> None:
         loop = asyncio.get_running_loop()

@@ -6,6 +6,7 @@ A certificate is saved before it is judged: what these functions find wrong is t
 from sectigo_async.files import StagedFile, safe_name, write_private
 from sectigo_async.pki.archive import Archive, Member, MemberKind
 from sectigo_async.pki.certificates import ChainCheck, ChainStatus, IssuedCertificate, check_chain, load_certificates
+from sectigo_async.pki.contents import Item, read_items
 from sectigo_async.pki.csr import (
     common_names,
     describe_requests,
@@ -21,6 +22,7 @@ __all__ = [
     "ChainCheck",
     "ChainStatus",
     "IssuedCertificate",
+    "Item",
     "KeyAlgorithm",
     "Member",
     "MemberKind",
@@ -35,6 +37,7 @@ __all__ = [
     "load_certificates",
     "load_key",
     "make_csr",
+    "read_items",
     "read_requests",
     "requests_pem",
     "safe_name",

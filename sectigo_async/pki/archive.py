@@ -1,4 +1,7 @@
-"""Archives as the service delivers them: a ZIP of PKCS#12, PEM, DER or PKCS#7 files, told apart by content."""
+"""Archives as the service delivers them: a ZIP of PKCS#12, PEM, DER or PKCS#7 files, told apart by content.
+
+Such a file outside a ZIP is read as an archive of one.
+"""
 
 import enum
 import io
@@ -14,11 +17,11 @@ import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
-from sectigo_async.errors import ArchiveError, FileError, WrongPasswordError
+from sectigo_async.errors import ArchiveError, FileError, PkiError, WrongPasswordError
 from sectigo_async.pki import pem
 from sectigo_async.pki.certificates import IssuedCertificate, Issuers, check_chain, is_ca
 from sectigo_async.pki.csr import common_name, dns_names
-from sectigo_async.pki.keys import PrivateKey, public_bytes
+from sectigo_async.pki.keys import KEY_LABELS, PrivateKey, load_key, public_bytes
 from sectigo_async.secrets import Secret
 
 _MEMBERS = 20_000
@@ -63,10 +66,12 @@ class Archive:
     """The archive of a batch.
 
     Attributes:
-        raw: the ZIP as it came.
+        raw: the ZIP as it came, or one file of those that it may hold.
+        name: what to call such a file; for display only.
     """
 
     raw: bytes = attrs.field(repr=False)
+    name: str = "the file"
 
     @classmethod
     def from_file(cls, path: Path) -> "Archive":
@@ -82,7 +87,7 @@ class Archive:
             problem = f"cannot read {path}: {error.strerror}"
         else:
             if len(data) <= _FILE_SIZE:
-                return cls(data)
+                return cls(data, path.name)
             problem = f"{path} is larger than {_FILE_SIZE // 1024**2} MiB"
         raise FileError(problem)
 
@@ -90,8 +95,13 @@ class Archive:
         """Return the files in it.
 
         Raises:
-            ArchiveError: it is no ZIP, is damaged, encrypted, or unreasonably large.
+            ArchiveError: it is neither a ZIP nor a file that one may hold, is damaged, encrypted, or unreasonably
+                large.
         """
+        if not self.raw.startswith(b"PK") and (kind := _kind(self.raw)) is not MemberKind.OTHER:
+            if len(self.raw) > _MEMBER_SIZE:
+                raise _hostile(f"{self.name!r} is larger than a certificate can be")
+            return (Member(self.name, self.raw, kind),)
         _refuse_large_directory(self.raw)
         found: list[Member] = []
         left = _TOTAL_SIZE
@@ -143,7 +153,7 @@ class Archive:
         contents, problems = _read_all(self.members(), password)
         certificates = [certificate for content in contents for certificate in content.certificates]
         issuers = Issuers(dict.fromkeys(certificates))
-        by_public_key = {public_bytes(c.key.public_key()): c.key for c in contents if c.key is not None}
+        by_public_key = {public_bytes(key.public_key()): key for content in contents for key in content.keys}
         by_public_key |= {public_bytes(key.public_key()): key for key in keys}
         anchors = None if trust is None else list(trust)
         only_issuers = all(is_ca(certificate) for certificate in certificates)
@@ -200,7 +210,7 @@ def _hostile(problem: str) -> ArchiveError:
 
 
 def _kind(content: bytes) -> MemberKind:
-    if b"-----BEGIN CERTIFICATE-----" in content:
+    if any(f"-----BEGIN {label}-----".encode() in content for label in ("CERTIFICATE", *KEY_LABELS)):
         return MemberKind.PEM
     if any(True for _ in pem.blocks(content, *_PKCS7)):
         return MemberKind.PKCS7
@@ -217,32 +227,39 @@ def _kind(content: bytes) -> MemberKind:
 
 
 @attrs.frozen
-class _Content:
-    """What a member holds."""
+class Content:
+    """What a member holds: certificates and private keys."""
 
     member: str
     certificates: tuple[x509.Certificate, ...] = ()
-    key: PrivateKey | None = attrs.field(default=None, repr=False)
+    keys: tuple[PrivateKey, ...] = attrs.field(default=(), repr=False)
 
 
 def _read_all(
     members: Iterable[Member], password: str | Secret | None
-) -> tuple[list[_Content], list[ArchiveError | WrongPasswordError]]:
-    contents: list[_Content] = []
+) -> tuple[list[Content], list[ArchiveError | WrongPasswordError]]:
+    contents: list[Content] = []
     problems: list[ArchiveError | WrongPasswordError] = []
     for member in members:
         try:
-            contents.append(_read(member, password))
+            contents.append(read_member(member, password))
         except (ArchiveError, WrongPasswordError) as error:
             problems.append(error)
     return contents, problems
 
 
-def _read(member: Member, password: str | Secret | None) -> _Content:
+def read_member(member: Member, password: str | Secret | None) -> Content:
+    """Return what a member holds; nothing where it is of no kind that is known.
+
+    Raises:
+        ArchiveError: it is damaged.
+        WrongPasswordError: the password is missing or does not fit.
+    """
     if member.kind is MemberKind.PKCS12:
         return _read_pkcs12(member, password)
     if member.kind is MemberKind.OTHER:
-        return _Content(member.name)
+        return Content(member.name)
+    keys = _pem_keys(member, password) if member.kind is MemberKind.PEM else ()
     readers: dict[MemberKind, Callable[[bytes], list[x509.Certificate]]] = {
         MemberKind.PEM: _load_pem,
         MemberKind.DER: lambda content: [x509.load_der_x509_certificate(content)],
@@ -250,10 +267,27 @@ def _read(member: Member, password: str | Secret | None) -> _Content:
     }
     try:
         certificates = readers[member.kind](member.content)
-        return _Content(member.name, _usable(certificates))
+        return Content(member.name, _usable(certificates), keys)
     except Exception as error:  # noqa: BLE001 - cryptography raises whatever its backend meets in hostile input
         problem = f"{member.name!r} is damaged: {error}"
     raise ArchiveError(problem, hint="download it again")
+
+
+def _pem_keys(member: Member, password: str | Secret | None) -> tuple[PrivateKey, ...]:
+    """Return the private keys in a PEM file, those with a password if it is the one given."""
+    keys = []
+    for block in pem.blocks(member.content, *KEY_LABELS):
+        locked = b"ENCRYPTED" in block
+        if locked and not password:
+            raise WrongPasswordError(f"the private key in {member.name!r} needs its password")
+        try:
+            keys.append(load_key(block, password if locked else None))
+        except PkiError as error:
+            problem = f"{member.name!r}: {error}"
+        else:
+            continue
+        raise WrongPasswordError(problem) if locked else ArchiveError(problem)
+    return tuple(keys)
 
 
 def _load_pem(content: bytes) -> list[x509.Certificate]:
@@ -268,7 +302,7 @@ def _load_pkcs7(content: bytes) -> list[x509.Certificate]:
         return pkcs7.load_der_pkcs7_certificates(content)
 
 
-def _read_pkcs12(member: Member, password: str | Secret | None) -> _Content:
+def _read_pkcs12(member: Member, password: str | Secret | None) -> Content:
     secret = Secret(password).reveal().encode() if password else None
     opened = None
     # A file without a password is opened even where one is given for others.
@@ -283,10 +317,10 @@ def _read_pkcs12(member: Member, password: str | Secret | None) -> _Content:
             f"{member.name!r} {problem}", hint="give the password that was chosen when the batch was ordered"
         )
     found = [item.certificate for item in (opened.cert, *opened.additional_certs) if item is not None]
-    key = opened.key if isinstance(opened.key, PrivateKey) else None
+    keys = (opened.key,) if isinstance(opened.key, PrivateKey) else ()
     try:
-        return _Content(member.name, _usable(found), key)
-    except Exception as error:  # noqa: BLE001 - as in `_read`
+        return Content(member.name, _usable(found), keys)
+    except Exception as error:  # noqa: BLE001 - as in `read_member`
         problem = f"{member.name!r} is damaged: {error}"
     raise ArchiveError(problem, hint="download it again")
 

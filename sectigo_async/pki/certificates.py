@@ -119,26 +119,57 @@ class IssuedCertificate:
         """Return its issuers as PEM, nearest first, without the root."""
         return b"".join(issuer.public_bytes(serialization.Encoding.PEM) for issuer in self.chain)
 
-    def write_to(self, directory: Path, *, overwrite: bool = False) -> None:
+    def write_to(
+        self,
+        directory: Path,
+        *,
+        password: str | Secret | None = None,
+        combined: bool = False,
+        overwrite: bool = False,
+    ) -> None:
         """Write `cert.pem`, `chain.pem`, `fullchain.pem` and, with a key, `privkey.pem`, all 0600 (blocking).
 
         Args:
             directory: where to; made 0700 if it is missing.
+            password: with a key, write `bundle.p12` too, for this password.
+            combined: write `combined.pem` too: certificate, chain and key in one, as
+                `openssl pkcs12 -nodes` makes it.
             overwrite: whether files of other content may be replaced. A key is never replaced.
 
         Raises:
             FileError: a file cannot be written, or another stands there.
         """
         make_directory(directory)
-        if self.key is not None:
-            write_private(directory / "privkey.pem", key_pem(self.key))
+        key = b"" if self.key is None else key_pem(self.key)
+        if key:
+            write_private(directory / "privkey.pem", key)
         files = {
             "cert.pem": self.certificate_pem(),
             "chain.pem": self.chain_pem(),
             "fullchain.pem": self.certificate_pem() + self.chain_pem(),
         }
+        if combined:
+            files["combined.pem"] = files["fullchain.pem"] + key
         for name, content in files.items():
             write_private(directory / name, content, overwrite=overwrite)
+        bundle = directory / "bundle.p12"
+        # It is another one each time, for the salts in it.
+        if key and password and not self._is_in(bundle, password):
+            write_private(bundle, self.to_pkcs12(password), overwrite=overwrite)
+
+    def _is_in(self, bundle: Path, password: str | Secret) -> bool:
+        """Say whether a PKCS#12 file holds this certificate with its chain and key."""
+        try:
+            held = pkcs12.load_pkcs12(bundle.read_bytes(), Secret(password).reveal().encode())
+        except (OSError, ValueError):
+            return False
+        certificates = [one.certificate for one in (held.cert, *held.additional_certs) if one is not None]
+        key = held.key if isinstance(held.key, PrivateKey) else None
+        return (
+            certificates == [self.certificate, *self.chain]
+            and key is not None
+            and (self.key is not None and key_pem(key) == key_pem(self.key))
+        )
 
     def to_pkcs12(self, password: str | Secret) -> bytes:
         """Return key, certificate and chain as PKCS#12 with today's encryption (PBES2, AES-256).

@@ -12,6 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from sectigo_async.errors import PkiError
 from sectigo_async.secrets import Secret
 
+KEY_LABELS = ("PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY")
+"""What the PEM blocks of private keys are called (RFC 7468 sections 10, 11, and older forms)."""
+
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 

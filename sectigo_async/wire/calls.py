@@ -116,6 +116,11 @@ def raw(method: str, path: str, *, body: bytes | None, content_type: str, accept
     )
 
 
+def front_page() -> Call[Reply]:
+    """Describe a request that any web server answers, for a look at the connection alone."""
+    return raw("GET", "/", body=None, content_type=JSON, accept="*/*")
+
+
 def _reveal(params: Mapping[str, str | Secret]) -> dict[str, str]:
     revealed: dict[str, str] = {}
     for name, value in params.items():

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import attrs
@@ -62,12 +63,14 @@ class Reply:
         status: HTTP status code.
         headers: header fields, names in lower case.
         body: the bytes, empty where they were written to a file.
+        tls_version: e.g. `TLSv1.3`; empty without TLS.
         secrets: what was sent and must not be shown, should the service echo it.
     """
 
     status: int
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     body: bytes = attrs.field(default=b"", repr=False)
+    tls_version: str = ""
     secrets: tuple[Secret, ...] = attrs.field(default=(), repr=False, eq=False)
 
     @property
@@ -133,6 +136,14 @@ def retry_after(reply: Reply) -> float | None:
     """Return the seconds that `Retry-After` asks for, where it names seconds (RFC 9110 section 10.2.3)."""
     value = reply.headers.get("retry-after", "").strip()
     return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None  # noqa: PLR2004
+
+
+def http_date(reply: Reply) -> datetime | None:
+    """Return when a reply was written by its sender's clock (aware; RFC 9110 section 6.6.1), where it tells."""
+    try:
+        return parsedate_to_datetime(reply.headers.get("date", ""))
+    except (TypeError, ValueError):
+        return None
 
 
 def _unexpected(reply: Reply, method: str, path: str, problem: str, *, hint: str = "") -> UnexpectedReplyError:
