@@ -11,8 +11,9 @@ import typer
 
 from sectigo_async import Secret, __version__
 from sectigo_async_cli import exit_codes
-from sectigo_async_cli.commands import account, batches, certificates, login, sandbox
-from sectigo_async_cli.context import Settings, read_env_file
+from sectigo_async_cli.commands import account, batches, certificates, doctor, files, login, orders, sandbox, shell
+from sectigo_async_cli.context import read_env_file, settings
+from sectigo_async_cli.options import CsvOutput, JsonOutput, NoInput, Quiet, TableOutput, with_options
 from sectigo_async_cli.output import give_up_stdout, print_text, say
 from sectigo_async_cli.run import reported
 
@@ -46,7 +47,7 @@ def options(
         str | None, typer.Option("--password", "-p", help="Their password; better SECTIGO_PASSWORD.")
     ] = None,
     profile: Annotated[
-        str | None, typer.Option("--profile", "-P", help="Profile to order under; or SECTIGO_PROFILE.")
+        str | None, typer.Option("--profile", "-P", help="Profile to order under, id or name; or SECTIGO_PROFILE.")
     ] = None,
     environment: Annotated[
         str | None,
@@ -67,6 +68,11 @@ def options(
         Path | None,
         typer.Option("--env-file", help="Take SECTIGO_ variables from this file; none is read by itself."),
     ] = None,
+    json_output: JsonOutput = False,
+    table_output: TableOutput = False,
+    csv_output: CsvOutput = False,
+    quiet: Quiet = False,
+    no_input: NoInput = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
@@ -76,27 +82,31 @@ def options(
     del version
     if password is not None:
         say("warning: a password on the command line can be seen by others on this machine; use SECTIGO_PASSWORD")
-    base = Settings(debug=debug)
+    base = attrs.evolve(settings(ctx), debug=debug or settings(ctx).debug)
     if env_file is not None:
         with reported(base):
-            base = read_env_file(env_file)
-    ctx.obj = attrs.evolve(
+            base = read_env_file(base, env_file)
+    chosen = attrs.evolve(
         base,
-        username=username,
-        password=Secret(password) if password else None,
-        profile=profile,
-        environment=environment,
-        endpoint=endpoint,
-        account=account,
-        debug=debug,
+        username=username or base.username,
+        password=Secret(password) if password else base.password,
+        profile=profile or base.profile,
+        environment=environment or base.environment,
+        endpoint=endpoint or base.endpoint,
+        account=account or base.account,
+    )
+    ctx.obj = with_options(
+        chosen,
+        json_output=json_output,
+        table_output=table_output,
+        csv_output=csv_output,
+        quiet=quiet,
+        no_input=no_input,
     )
 
 
-login.register(app)
-account.register(app)
-batches.register(app)
-certificates.register(app)
-sandbox.register(app)
+for group in (login, account, orders, batches, files, certificates, doctor, shell, sandbox):
+    group.register(app)
 
 
 class _Talk(logging.Handler):

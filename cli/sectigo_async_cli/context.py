@@ -1,24 +1,34 @@
-"""What the global options say, and the client they make."""
+"""What the options of every command say, and the client they make."""
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import typer
 
 from sectigo_async import Secret, SectigoClient, SystemClock
 from sectigo_async.credentials import Resolved, SharedLogin, resolve
-from sectigo_async.errors import ConfigurationError, CredentialStoreError, SignInRequiredError
-from sectigo_async_cli.output import say
-from sectigo_async_cli.prompts import ask, ask_secret, is_interactive
+from sectigo_async.errors import (
+    ConfigurationError,
+    CredentialStoreError,
+    InvalidArgumentError,
+    SignInRequiredError,
+)
+from sectigo_async_cli.output import Output, say
+from sectigo_async_cli.prompts import ask, ask_secret, is_terminal
 
-_LONGEST_ID = 18
+if TYPE_CHECKING:
+    from sectigo_async_cli.run import Session
+
+_NO = frozenset({"", "0", "false", "no"})
 
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """The global options; `None` where one is not given.
+    """The options that every command takes; `None` where one is not given.
 
     Attributes:
         username: who signs in.
@@ -31,7 +41,10 @@ class Settings:
         environ: the environment, with what `--env-file` adds to it.
         env_file: the file of `--env-file`.
         from_file: the variables that it adds.
+        output: how data is written.
+        no_input: whether nothing may be asked.
         debug: whether errors come with a traceback.
+        session: the shell that this command is typed in; it has the event loop and the client.
     """
 
     username: str | None = None
@@ -44,8 +57,22 @@ class Settings:
     environ: Mapping[str, str] = attrs.field(factory=lambda: os.environ, repr=False)
     env_file: Path | None = None
     from_file: frozenset[str] = frozenset()
+    output: Output = attrs.field(factory=Output)
+    no_input: bool = False
     debug: bool = False
+    session: "Session | None" = attrs.field(default=None, repr=False)
     _found: dict[tuple[str | None, bool, bool], Resolved] = attrs.field(factory=dict, init=False, repr=False)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person is there, and may be asked."""
+        automatic = self.environ.get("CI", "").lower() not in _NO
+        return not self.no_input and not automatic and is_terminal()
+
+    @property
+    def talks_to_a_terminal(self) -> bool:
+        """Whether talk is seen by a person as it is said."""
+        return sys.stderr is not None and sys.stderr.isatty()
 
     def resolve(self, *, store: str | None = None, keeping: bool = False, new_account: bool = False) -> Resolved:
         """Return who signs in where, from the options, the environment and the account."""
@@ -63,7 +90,7 @@ class Settings:
             account=self.account,
             store=store,
             environ=self.environ,
-            interactive=is_interactive(),
+            interactive=self.interactive,
             keeping=keeping,
             new_account=new_account,
         )
@@ -97,17 +124,42 @@ class Settings:
             say(f"warning: {error}")
         return "password" if given.username else "user name"
 
-    def ask_what_is_missing(self, missing: str) -> "Settings":
-        """Return these settings with what a person answers: the user name or the password."""
-        found = self.resolve()
-        place, username = found.config.endpoint, found.credentials.username
-        question = f"User name at {place}: " if missing == "user name" else f"Password of {username} at {place}: "
-        answer = ask(question) if missing == "user name" else ask_secret(question)
-        if not answer:
-            raise SignInRequiredError(f"not signed in: no {missing}", hint="sign in with `sectigo-async login`")
-        if missing == "user name":
-            return attrs.evolve(self, username=answer)
-        return attrs.evolve(self, username=username, password=Secret(answer), password_source="prompt")  # noqa: S106
+    async def with_answers(self) -> "Settings":
+        """Return these settings with what a person answers, where there is not enough to sign in with.
+
+        Raises:
+            SignInRequiredError: they answer nothing.
+        """
+        chosen = self
+        while self.interactive and (missing := await chosen.what_is_missing()):
+            found = chosen.resolve()
+            place, username = found.config.endpoint, found.credentials.username
+            if missing == "user name":
+                chosen = attrs.evolve(chosen, username=await sign_in_answer(f"User name at {place}:"))
+            else:
+                answer = await sign_in_answer(f"Password of {username} at {place}:", secret=True)
+                chosen = attrs.evolve(
+                    chosen,
+                    username=username,
+                    password=Secret(answer),
+                    password_source="prompt",  # noqa: S106 - no password
+                )
+        return chosen
+
+
+async def sign_in_answer(question: str, *, secret: bool = False) -> str:
+    """Return what a person answers to a question about signing in.
+
+    Raises:
+        SignInRequiredError: they answer nothing.
+    """
+    try:
+        answer = await (ask_secret(question) if secret else ask(question))
+    except InvalidArgumentError:
+        answer = ""
+    if not answer:
+        raise SignInRequiredError("not signed in: there was no answer", hint="sign in with `sectigo-async login`")
+    return answer
 
 
 def share(found: Resolved) -> SharedLogin:
@@ -124,7 +176,7 @@ def share(found: Resolved) -> SharedLogin:
     return found.credentials.share(found.config.endpoint, SystemClock())
 
 
-def read_env_file(path: Path) -> Settings:
+def read_env_file(base: Settings, path: Path) -> Settings:
     """Return settings with the SECTIGO_ variables of a file, where the environment does not set them.
 
     Raises:
@@ -141,9 +193,9 @@ def read_env_file(path: Path) -> Settings:
         added = {
             name: value
             for name, value in read.items()
-            if name.startswith("SECTIGO_") and value and not os.environ.get(name)
+            if name.startswith("SECTIGO_") and value and not base.environ.get(name)
         }
-        return Settings(environ={**os.environ, **added}, env_file=path, from_file=frozenset(added))
+        return attrs.evolve(base, environ={**base.environ, **added}, env_file=path, from_file=frozenset(added))
     raise ConfigurationError(problem, hint="--env-file names a file of lines like SECTIGO_USERNAME=ops")
 
 
@@ -151,24 +203,3 @@ def settings(ctx: typer.Context) -> Settings:
     """Return the global options of this run."""
     found = ctx.find_object(Settings)
     return found if found is not None else Settings()
-
-
-def default_profile(ctx: typer.Context, given: int | None, option: str) -> int:
-    """Return the profile id a command names, or the one of `--profile`.
-
-    Raises:
-        typer.BadParameter: neither is there, or `--profile` is no id.
-    """
-    if given is not None:
-        return given
-    chosen = settings(ctx)
-    named = chosen.profile or chosen.environ.get("SECTIGO_PROFILE")
-    if not named:
-        raise typer.BadParameter(
-            f"missing: name one with {option}, or for all commands with -P or SECTIGO_PROFILE", param_hint=option
-        )
-    if not named.isdecimal() or len(named) > _LONGEST_ID:
-        raise typer.BadParameter(
-            f"{named!r} is not an id; `sectigo-async authorities` shows the ids", param_hint="--profile"
-        )
-    return int(named)

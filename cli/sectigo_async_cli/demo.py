@@ -1,23 +1,20 @@
 """The demonstration: from nothing to verified certificates, against a simulator on this machine."""
 
 import asyncio
-import secrets
 import shlex
 import shutil
-import string
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import attrs
 from cryptography import x509
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from sectigo_async import Archive, Batch, IssuedCertificate, RevocationReason, Secret, SectigoClient, SectigoError
 from sectigo_async.errors import FileError
+from sectigo_async.parameters import make_password
 from sectigo_async.pki import (
     ChainStatus,
     MemberKind,
@@ -29,7 +26,8 @@ from sectigo_async.pki import (
     write_private,
 )
 from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
-from sectigo_async_cli.output import emit
+from sectigo_async_cli.context import Settings
+from sectigo_async_cli.progress import follow
 
 _MARK = ".sectigo-async-demo"
 _PROFILE = 42
@@ -73,10 +71,12 @@ class Demo:
 
     Args:
         out: folder for keys and certificates.
+        chosen: how the table at the end is written.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, chosen: Settings) -> None:
         self._out = out
+        self._chosen = chosen
         self._console = Console(stderr=True, highlight=False)
 
     async def run(self) -> None:
@@ -148,14 +148,14 @@ class Demo:
         self._step(f"profile {_PROFILE} takes {wanted}")
 
     async def _order_with_server_key(self, client: SectigoClient, name: str) -> _Order:
-        password = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(24))
+        password = make_password()
         folder = self._folder(name)
         # Kept before it is ordered: without the password the key is lost.
-        await asyncio.to_thread(write_private, folder / "bundle.p12.password", password.encode() + b"\n")
-        params: dict[str, str | Secret] = {"commonName": name, "dNSName": name, "pkcs12Password": Secret(password)}
+        await asyncio.to_thread(write_private, folder / "bundle.p12.password", password.reveal().encode() + b"\n")
+        params: dict[str, str | Secret] = {"commonName": name, "dNSName": name, "pkcs12Password": password}
         batch = await client.batches.create(authority_id=_PROFILE, params=params)
         self._step(f"ordered {name} with a key made by the service: batch {batch.batch_id}")
-        return _Order(batch=batch, names=(name,), password=Secret(password))
+        return _Order(batch=batch, names=(name,), password=password)
 
     async def _order_for_own_keys(self, client: SectigoClient) -> _Order:
         keys = tuple(generate_key() for _ in _LOCAL_KEYS)
@@ -172,21 +172,10 @@ class Demo:
         return folder
 
     async def _wait(self, client: SectigoClient, orders: list[_Order]) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-        live = self._console.is_terminal
-        with Progress(*columns, console=self._console, transient=True, disable=not live) as progress:
-
-            async def follow(order: _Order) -> None:
-                number = order.batch.batch_id
-                line = progress.add_task(f"batch {number}: ordered", total=1)
-                async for batch in client.batches.watch(number, timeout=_WAIT):
-                    state = f"batch {number}: {batch.status.value}"
-                    progress.update(line, description=state)
-                    if not live:
-                        self._console.print(Text(f"  {state}"), soft_wrap=True)
-                progress.update(line, completed=1)
-
-            await _together([follow(order) for order in orders])
+        results = await follow(self._chosen, client, [order.batch.batch_id for order in orders], timeout=_WAIT)
+        for result in results:
+            if isinstance(result, SectigoError):
+                raise result
         self._step(f"{len(orders)} batches are ready for download")
 
     async def _collect(self, client: SectigoClient, order: _Order, root: bytes) -> list[_Row]:
@@ -239,7 +228,7 @@ class Demo:
             "checks": "Checks",
             "status": "Status",
         }
-        emit([row.document() for row in rows], headings)
+        self._chosen.output.emit([row.document() for row in rows], headings)
         self._console.print(
             Text(f"Keys and certificates lie in {self._out}/, readable by you alone. To check one yourself:"),
             soft_wrap=not self._console.is_terminal,
@@ -278,16 +267,3 @@ def _is_ours(entry: Path) -> bool:
 def _is_made_file(file: Path) -> bool:
     made = {"privkey.pem", "cert.pem", "chain.pem", "fullchain.pem", "bundle.p12", "bundle.p12.password"}
     return file.is_file() and not file.is_symlink() and file.name in made
-
-
-async def _together(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run jobs at once; the first error stops the others and is raised by itself."""
-    problem: SectigoError | None = None
-    try:
-        async with asyncio.TaskGroup() as group:
-            for job in jobs:
-                group.create_task(job)
-    except* SectigoError as errors:
-        problem = next(error for error in errors.exceptions if isinstance(error, SectigoError))
-    if problem is not None:
-        raise problem

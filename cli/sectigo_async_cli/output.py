@@ -1,21 +1,58 @@
-"""Output: data to stdout, as tables for people and as JSON in a pipe; talk to stderr."""
+"""Output: data to stdout, as tables for people and as JSON in a pipe; talk to stderr.
 
+Text of the service, of files and of file names may be hostile: it reaches a terminal as plain text alone, with all
+that is not printable written out, and a spreadsheet as text that it does not run.
+"""
+
+import asyncio
+import csv
+import enum
 import errno
+import io
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import attrs
+
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.status import Status
     from rich.table import Table
+    from rich.text import Text
 
 Document = Mapping[str, object]
 
+_PATIENCE = 1.0
+_TIMES = frozenset({"creationDate", "notBefore", "notAfter", "validUntil"})
+_STATES = {
+    "status": {
+        "green": {"READY_FOR_DOWNLOAD", "ISSUED", "ok"},
+        "yellow": {"CREATED", "PROCESSING", "COLLECTED", "pending", "note"},
+        "red": {"FAILED", "REJECTED", "BROKEN", "ABORTED", "REVOKED", "failed"},
+    },
+    "chain": {"green": {"verified"}, "yellow": {"root not pinned"}, "red": {"failed"}},
+}
+_RUNS_IN_A_SPREADSHEET = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+class Format(enum.Enum):
+    """How data is written."""
+
+    AUTO = "auto"
+    """Tables on a terminal, what the Go CLI prints in a pipe."""
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
 
 def visible(text: object) -> str:
-    """Return server text with control, bidi and zero-width characters written out, fit for a terminal."""
+    """Return foreign text with control, bidi and zero-width characters written out, fit for a terminal."""
     return "".join(
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in str(text)
     )
@@ -24,21 +61,22 @@ def visible(text: object) -> str:
 def say(text: str) -> None:
     """Write one line of talk to stderr."""
     # Talk that nobody can hear must not keep data from being written.
-    with suppress(OSError, ValueError, AttributeError):
+    with spinner.hushed(), suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(visible(" ".join(text.split("\n"))) + "\n")
         sys.stderr.flush()
 
 
 def print_text(text: str) -> None:
-    """Write one line of data to stdout.
+    """Write text to stdout as a line of data.
 
     Raises:
         OSError: it cannot be written.
     """
     if sys.stdout is None:  # Closed by whoever started this program.
         raise OSError(errno.EBADF, "standard output is closed")
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    with spinner.hushed():
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 def give_up_stdout() -> None:
@@ -47,88 +85,268 @@ def give_up_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def emit(
-    documents: Document | Sequence[Document],
-    columns: Mapping[str, str] | None = None,
-    *,
-    rows: Sequence[Document] | None = None,
-) -> None:
-    """Write documents: tables on a terminal, the JSON that the Go CLI prints in a pipe.
+def is_terminal() -> bool:
+    """Say whether data goes to a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
-    Args:
-        documents: one document, or a list of them.
-        columns: for a list, the keys to show on a terminal and their headings.
-        rows: the list to show on a terminal, where it is only a part of the document.
 
-    Raises:
-        OSError: it cannot be written.
+@attrs.frozen(kw_only=True)
+class Output:
+    """How a command writes what it has to say.
+
+    Attributes:
+        format: how data is written.
+        quiet: whether notes and progress are left out; warnings and errors never are.
     """
-    if sys.stdout is None or not sys.stdout.isatty():
-        utf8 = sys.stdout is None or sys.stdout.encoding.lower().replace("-", "") == "utf8"
-        print_text(json.dumps(documents, indent=2, ensure_ascii=not utf8))
-    elif rows is not None:
-        _print_table(rows, columns or {})
-    elif isinstance(documents, Mapping):
-        _print_record(documents)
-    else:
-        _print_table(documents, columns or {})
+
+    format: Format = Format.AUTO
+    quiet: bool = False
+
+    @property
+    def chosen(self) -> bool:
+        """Whether somebody chose the format."""
+        return self.format is not Format.AUTO
+
+    def note(self, text: str) -> None:
+        """Write a line of talk that `--quiet` leaves out."""
+        if not self.quiet:
+            say(text)
+
+    def emit(
+        self,
+        documents: Document | Sequence[Document],
+        columns: Mapping[str, str] | None = None,
+        *,
+        rows: Sequence[Document] | None = None,
+        text: str | None = None,
+        prose: Collection[str] = (),
+    ) -> None:
+        """Write documents.
+
+        Args:
+            documents: one document, or a list of them.
+            columns: for a list, the keys to show in a table and their headings.
+            rows: the list to show in a table, where it is only a part of the document.
+            text: what the Go CLI prints in a pipe, where that is no document.
+            prose: the keys whose values a table may break into lines.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        form = self.format
+        if form is Format.AUTO:
+            form = Format.TABLE if is_terminal() else Format.JSON
+            if text is not None and form is Format.JSON:
+                print_text(visible(text))
+                return
+        if form is Format.JSON:
+            print_text(_json(documents))
+        elif form is Format.CSV:
+            print_text(_csv(rows if rows is not None else [documents] if _is_one(documents) else documents, columns))
+        elif rows is not None:
+            self._print_table(rows, columns or {}, prose)
+        elif isinstance(documents, Mapping):
+            self._print_record(documents, columns)
+        else:
+            self._print_table(documents, columns or {}, prose)
+
+    def _print_record(self, document: Document, columns: Mapping[str, str] | None) -> None:
+        from rich.padding import Padding
+
+        _show(Padding(record(document, columns), (1, 2)))
+
+    def _print_table(self, documents: Sequence[Document], columns: Mapping[str, str], prose: Collection[str]) -> None:
+        """Print a table, or one record after the other where the terminal is too narrow for it."""
+        from rich.console import Group
+        from rich.padding import Padding
+
+        if not documents:
+            self.note("none found")
+            return
+        table = _table(documents, columns, prose)
+        console = _console()
+        if prose or _wide_console().measure(table).maximum <= console.width:
+            _show(table)
+        else:
+            _show(Group(*(Padding(record(document, columns), (1, 2, 0, 2)) for document in documents), ""))
 
 
-def _cell(value: object) -> str:
+def _is_one(documents: Document | Sequence[Document]) -> bool:
+    return isinstance(documents, Mapping)
+
+
+def _json(value: object) -> str:
+    utf8 = sys.stdout is None or (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    text = json.dumps(value, indent=2, ensure_ascii=not utf8)
+    # JSON's own escapes say the same, and no terminal obeys them.
+    return re.sub(r"[^\n -~]", lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
+
+
+def _csv(documents: object, columns: Mapping[str, str] | None) -> str:
+    rows = [row for row in documents if isinstance(row, Mapping)] if isinstance(documents, Sequence) else []
+    names = list(dict.fromkeys(name for row in rows for name in row)) or list(columns or {})
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([_csv_cell(row.get(name)) for name in names])
+    return buffer.getvalue().removesuffix("\n")
+
+
+def _csv_cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value)
+        case list() | tuple() if all(isinstance(item, str) for item in value):
+            text = visible(" ".join(value))
+        case list() | tuple() | dict():
+            text = visible(json.dumps(value, ensure_ascii=False))
+        case _:
+            text = visible(value)
+    return f"'{text}" if text.lstrip(" ").startswith(_RUNS_IN_A_SPREADSHEET) else text
+
+
+def _cell(name: str, value: object, *, both: bool) -> "Text":
+    """Return a value as a cell: states in colour, times as people tell them, with the moment too if `both`."""
+    from rich.text import Text
+
+    if name in _TIMES and (told := _time(value, both=both)):
+        return Text(told)
+    text = _plain(value)
+    style = next((style for style, words in _STATES.get(name, {}).items() if text in words), "")
+    return Text(text, style=style)
+
+
+def _plain(value: object) -> str:
     match value:
         case None | "":
             return "-"
         case bool():
             return "yes" if value else "no"
-        case list():
-            return ", ".join(_cell(item) for item in value) or "-"
+        case list() | tuple():
+            return ", ".join(_plain(item) for item in value) or "-"
         case dict():
             return visible(json.dumps(value, ensure_ascii=False))
         case _:
             return visible(value)
 
 
-def _print_record(document: Document) -> None:
-    from rich.console import Console
-    from rich.padding import Padding
+def _time(value: object, *, both: bool) -> str:
+    import humanize
 
-    Console().print(Padding(_record(document, {name: name for name in document}), (1, 2)))
+    from sectigo_async.models import parse_date
+
+    moment = parse_date(value)
+    if moment is None:
+        return ""
+    with suppress(OverflowError, ValueError, OSError):
+        relative = humanize.naturaltime(moment, when=datetime.now(UTC))
+        return f"{relative} ({moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC)" if both else relative
+    return ""
 
 
-def _record(document: Document, headings: Mapping[str, str]) -> "Table":
+def record(document: Document, columns: Mapping[str, str] | None = None) -> "Table":
     """Return one document as lines of name and value."""
     from rich.table import Table
-    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, heading in headings.items():
-        table.add_row(heading, Text(_cell(document.get(name))))
+    for name, heading in (columns or {name: name for name in document}).items():
+        table.add_row(visible(heading), _cell(name, document.get(name), both=True))
     return table
 
 
-def _print_table(documents: Sequence[Document], columns: Mapping[str, str]) -> None:
-    """Print a table, or one record after the other where the terminal is too narrow for it."""
+def _table(documents: Sequence[Document], columns: Mapping[str, str], prose: Collection[str]) -> "Table":
     from rich import box
-    from rich.console import Console
-    from rich.padding import Padding
     from rich.table import Table
-    from rich.text import Text
 
-    if not documents:
-        say("none found")
-        return
     table = Table(box=box.SIMPLE_HEAD)
     for name, heading in columns.items():
         numbers = all(type(document.get(name)) is int for document in documents)
-        table.add_column(heading, no_wrap=True, justify="right" if numbers else "left")
+        table.add_column(heading, no_wrap=name not in prose, overflow="fold", justify="right" if numbers else "left")
     for document in documents:
-        table.add_row(*(Text(_cell(document.get(name))) for name in columns))
-    console = Console()
-    if Console(width=10_000).measure(table).maximum <= console.width:
-        console.print(table)
-        return
-    for document in documents:
-        console.print(Padding(_record(document, columns), (1, 2, 0, 2)))
-    console.print()
+        table.add_row(*(_cell(name, document.get(name), both=False) for name in columns))
+    return table
+
+
+def _wide_console() -> "Console":
+    from rich.console import Console
+
+    return Console(width=10_000)
+
+
+def _console() -> "Console":
+    """Return the console of stdout; where it is no terminal, one in which nothing has to be cut."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False) if is_terminal() else _wide_console()
+
+
+def _show(what: "RenderableType") -> None:
+    with spinner.hushed():
+        console = _console()
+        with console.capture() as captured:
+            console.print(what)
+        print_text("\n".join(line.rstrip() for line in captured.get().split("\n")).removesuffix("\n"))
+
+
+class _Spinner:
+    """Tells on a terminal what is being waited for, when it takes more than a second. There is one for all."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self._shown: Status | None = None
+        self._hushed = 0
+
+    @contextmanager
+    def turning(self, text: str) -> Iterator[None]:
+        """Turn while the block waits, in an event loop."""
+        before, self._text = self._text, text
+        self._arm()
+        try:
+            yield
+        finally:
+            self._stop()
+            self._text = before
+            self._arm()
+
+    @contextmanager
+    def hushed(self) -> Iterator[None]:
+        """Keep quiet while the block uses the terminal."""
+        self._stop()
+        self._hushed += 1
+        try:
+            yield
+        finally:
+            self._hushed -= 1
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._text and not self._hushed and self._timer is None and self._shown is None:
+            with suppress(RuntimeError):  # Outside an event loop nothing waits.
+                self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._start)
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.text import Text
+
+        self._timer = None
+        self._shown = Console(stderr=True).status(Text(visible(self._text)))
+        self._shown.start()
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._shown is not None:
+            self._shown.stop()
+            self._shown = None
+
+
+spinner = _Spinner()

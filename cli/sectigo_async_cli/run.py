@@ -8,35 +8,73 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
+import attrs
 import typer
 
 from sectigo_async import AuthenticationError, SectigoClient, SectigoError
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
-from sectigo_async_cli.output import give_up_stdout, say
-from sectigo_async_cli.prompts import is_interactive
+from sectigo_async_cli.output import give_up_stdout, say, spinner
 
 T = TypeVar("T")
 
 _LONGEST_DOTENV = 64 * 1024
 
 
+@attrs.define
+class Session:
+    """What the commands typed in one shell share.
+
+    Attributes:
+        runner: the event loop.
+        settings: the options that the shell was started with.
+        client: the client for them.
+    """
+
+    runner: asyncio.Runner
+    settings: Settings
+    client: SectigoClient
+
+    def fits(self, chosen: Settings) -> bool:
+        """Say whether the shell's client is the one for these options."""
+        ours = self.settings
+        return (chosen.username, chosen.password, chosen.endpoint, chosen.environment, chosen.account) == (
+            ours.username,
+            ours.password,
+            ours.endpoint,
+            ours.environment,
+            ours.account,
+        )
+
+
 def run_client(ctx: typer.Context, job: Callable[[SectigoClient], Awaitable[None]]) -> None:
-    """Run `job` with a client made from the global options; end with its exit code.
+    """Run `job` with a client made from the options; end with its exit code.
 
     Where there is nothing to sign in with, a person is asked first, on a terminal.
     """
     chosen = settings(ctx)
-    while is_interactive() and (missing := run(chosen, chosen.what_is_missing)):
-        with reported(chosen):
-            chosen = chosen.ask_what_is_missing(missing)
+    session = chosen.session
 
     async def with_client() -> None:
-        async with chosen.client() as client:
-            await job(client)
+        if session is not None and session.fits(chosen):
+            await _with_spinner(chosen, session.client, job)
+            return
+        async with (await chosen.with_answers()).client() as client:
+            await _with_spinner(chosen, client, job)
 
     run(chosen, with_client)
+
+
+async def _with_spinner(
+    chosen: Settings, client: SectigoClient, job: Callable[[SectigoClient], Awaitable[None]]
+) -> None:
+    if chosen.output.quiet or not chosen.talks_to_a_terminal:
+        await job(client)
+        return
+    with spinner.turning(f"waiting for {urlsplit(client.config.endpoint).netloc}"):
+        await job(client)
 
 
 def run(chosen: Settings, job: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -46,16 +84,20 @@ def run(chosen: Settings, job: Callable[[], Coroutine[Any, Any, T]]) -> T:
     async def watched() -> T:
         task = asyncio.current_task()
         assert task is not None
+        loop = asyncio.get_running_loop()
         with suppress(NotImplementedError):  # Windows
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            loop.add_signal_handler(signal.SIGTERM, task.cancel)
         try:
             return await job()
         except asyncio.CancelledError as cancelled:
             notes.extend(getattr(cancelled, "__notes__", []))
             raise
+        finally:
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(signal.SIGTERM)
 
     with reported(chosen, notes):
-        return asyncio.run(watched())
+        return asyncio.run(watched()) if chosen.session is None else chosen.session.runner.run(watched())
 
 
 @contextmanager

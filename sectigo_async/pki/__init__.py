@@ -15,7 +15,15 @@ from sectigo_async.pki.csr import (
     requests_pem,
     without_dns_name,
 )
-from sectigo_async.pki.keys import KeyAlgorithm, PrivateKey, describe_key, generate_key, key_pem, load_key
+from sectigo_async.pki.keys import (
+    KeyAlgorithm,
+    PrivateKey,
+    describe_key,
+    generate_key,
+    key_pem,
+    load_key,
+    public_bytes,
+)
 
 __all__ = [
     "Archive",
@@ -37,6 +45,7 @@ __all__ = [
     "load_certificates",
     "load_key",
     "make_csr",
+    "public_bytes",
     "read_items",
     "read_requests",
     "requests_pem",

@@ -276,7 +276,7 @@ def test_an_env_file_is_read_when_named_and_told_of_when_it_lies_there(bare: Run
         (("login",), {}, 4, "no user name"),
         (("-u", "demo", "login"), {}, 4, "no usable keyring"),
         (("-u", "demo", "login", "--credential-store", "file"), {}, 4, "no password"),
-        (("-u", "demo", "login", "--password-stdin"), {}, 4, "holds no password"),
+        (("-u", "demo", "login", "--password-stdin"), {}, 2, "holds no password"),
         (("-u", "demo", "login", "--password-file", "nowhere"), {}, 4, "no such file"),
         (("-u", "demo", "login", "--credential-store", "cloud"), {}, 2, "keyring, file"),
         (("-u", "demo", "login", "--credential-store", "memory"), {}, 2, "memory"),

@@ -83,14 +83,15 @@ HOSTILE = "a\x1b[2Jb\x1b]8;;http://evil\x07c\u202ed\u200be\x9bf[red]g[/red]"
 
 
 def test_hostile_names_are_shown_not_obeyed(terminal: Terminal) -> None:
-    script = "import sys; from sectigo_async_cli.output import emit, say\n"
+    script = "import sys; from sectigo_async_cli.output import Format, Output, say\n"
     script += "text = sys.argv[1].encode().decode('unicode_escape')\n"
-    script += "emit([{'name': text}], {'name': 'Name'}); emit({'name': text}); say(text)"
+    script += "emit = Output().emit; emit([{'name': text}], {'name': 'Name'}); emit({'name': text}); say(text)\n"
+    script += "Output(format=Format.CSV).emit({'name': text})"
 
     shown = terminal(HOSTILE.encode("unicode_escape").decode(), columns=200, program=(sys.executable, "-c", script))
 
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202e]", shown)
-    assert shown.count(r"\x1b[2Jb\x1b]8;;http://evil\x07c\u202ed\u200be\x9bf[red]g[/red]") == 3
+    assert shown.count(r"\x1b[2Jb\x1b]8;;http://evil\x07c\u202ed\u200be\x9bf[red]g[/red]") == 4
 
 
 @pytest.mark.parametrize("text", ["", "plain", "zwei Wörter", "日本"])

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from sectigo_async import SectigoClient
-from sectigo_async_cli.output import emit
+from sectigo_async_cli.context import settings
+from sectigo_async_cli.options import register as add
 from sectigo_async_cli.run import run_client
 
 
@@ -35,7 +36,7 @@ def authorities(
             "enabled": "Enabled",
             "balance": "Balance",
         }
-        emit(documents, columns | ({"availableBalance": "Available"} if balances else {}))
+        settings(ctx).output.emit(documents, columns | ({"availableBalance": "Available"} if balances else {}))
 
     run_client(ctx, job)
 
@@ -47,7 +48,7 @@ def licenses(ctx: typer.Context) -> None:
     """
 
     async def job(client: SectigoClient) -> None:
-        emit((await client.licenses.get()).document())
+        settings(ctx).output.emit((await client.licenses.get()).document())
 
     run_client(ctx, job)
 
@@ -70,13 +71,13 @@ def profiles(
     async def job(client: SectigoClient) -> None:
         if profile_id is None:
             listed = [profile.document() for profile in await client.profiles.list()]
-            emit(listed, {"profileId": "Profile", "algorithms": "Algorithms", "ca": "Authority"})
+            settings(ctx).output.emit(listed, {"profileId": "Profile", "algorithms": "Algorithms", "ca": "Authority"})
         elif params:
             taken = [parameter.document() for parameter in await client.profiles.parameters(profile_id)]
             columns = {"name": "Parameter", "title": "Title", "required": "Required", "message": "Rule"}
-            emit(taken, columns | {"placeholder": "Example"})
+            settings(ctx).output.emit(taken, columns | {"placeholder": "Example"})
         else:
-            emit((await client.profiles.get(profile_id)).document())
+            settings(ctx).output.emit((await client.profiles.get(profile_id)).document())
 
     run_client(ctx, job)
 
@@ -88,7 +89,7 @@ def organization(ctx: typer.Context) -> None:
     """
 
     async def job(client: SectigoClient) -> None:
-        emit((await client.organizations.current()).document())
+        settings(ctx).output.emit((await client.organizations.current()).document())
 
     run_client(ctx, job)
 
@@ -96,5 +97,5 @@ def organization(ctx: typer.Context) -> None:
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
     for command in (authorities, licenses, profiles, organization):
-        app.command()(command)
-    app.command("profile", hidden=True)(profiles)
+        add(app, command)
+    add(app, profiles, name="profile", hidden=True)

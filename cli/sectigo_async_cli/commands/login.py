@@ -1,7 +1,6 @@
 """Signing in and out, and what is known of it: login, logout, auth, validate."""
 
 import asyncio
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,16 +20,21 @@ from sectigo_async.credentials import (
     StoredToken,
     read_secret_file,
     state_directory,
-    without_newline,
 )
 from sectigo_async.credentials.accounts import DEFAULT_ACCOUNT
-from sectigo_async.errors import CredentialStoreError, KeyringUnavailableError, SignInRequiredError
-from sectigo_async_cli.context import Settings, settings, share
-from sectigo_async_cli.output import emit, print_text, say
-from sectigo_async_cli.prompts import ask, ask_secret, confirm, is_interactive
-from sectigo_async_cli.run import reported, run, run_client
+from sectigo_async.errors import (
+    CredentialStoreError,
+    InvalidArgumentError,
+    KeyringUnavailableError,
+    SignInRequiredError,
+)
+from sectigo_async_cli.context import Settings, settings, share, sign_in_answer
+from sectigo_async_cli.options import register as add
+from sectigo_async_cli.output import say
+from sectigo_async_cli.prompts import confirm
+from sectigo_async_cli.run import run, run_client
+from sectigo_async_cli.secret_input import PasswordFile, PasswordStdin, check_one_way, password_from_stdin
 
-_LONGEST_PASSWORD = 64 * 1024
 _FILES = (
     "SECTIGO_PASSWORD_FILE",
     "SECTIGO_REFRESH_TOKEN_FILE",
@@ -44,10 +48,8 @@ _FILES = (
 def login(
     ctx: typer.Context,
     *,
-    password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
-    ] = False,
-    password_file: Annotated[Path | None, typer.Option(help="Read the password from this file.")] = None,
+    password_stdin: PasswordStdin = False,
+    password_file: PasswordFile = None,
     save_password: Annotated[
         bool | None,
         typer.Option(
@@ -66,37 +68,30 @@ def login(
     Example: sectigo-async login
     """
     chosen = settings(ctx)
-    if password_stdin + (password_file is not None) + (chosen.password is not None) > 1:
-        raise typer.BadParameter("give the password in one way", param_hint="--password-stdin, --password-file")
-    found = run(chosen, lambda: _to_sign_in(chosen, credential_store))
-    credentials = found.credentials
-    with reported(chosen):
+    check_one_way(password_stdin, password_file, chosen.password)
+
+    async def job() -> None:
+        found = _to_sign_in(chosen, credential_store)
+        credentials = found.credentials
         if not credentials.username:
-            credentials = attrs.evolve(credentials, username=_ask_username(found))
+            credentials = attrs.evolve(credentials, username=await _ask_username(chosen, found))
         if password_stdin:
-            credentials = _with_password(credentials, _password_from_stdin(), "standard input")
-    if password_file is not None:
-        credentials = _with_password(credentials, run(chosen, lambda: read_secret_file(password_file)), "file")
-    # Before a person types, and before the service is asked, it is known whether the login can be kept.
-    shared = credentials.share(found.config.endpoint, SystemClock())
-    run(chosen, shared.password)
-    if not credentials.has_own_password:
-        with reported(chosen):
-            credentials = _with_password(credentials, _ask_password(credentials, found), "prompt")
-
-    found = attrs.evolve(found, credentials=credentials)
-    signed_in, password = run(chosen, lambda: _sign_in_and_keep(chosen, found, shared))
-    if save_password is None and is_interactive():
-        with reported(chosen, ["signed in all the same, without keeping the password"]):
-            save_password = confirm(
-                f"Keep the password in the {signed_in.store} too, so that signing in goes on by itself?"
-            )
-
-    async def finish() -> None:
-        # Where nobody says, a password that was kept before stays, if it is still the one.
-        keep = await shared.password() == password if save_password is None else save_password
+            credentials = _with_password(credentials, password_from_stdin(), "standard input")
+        elif password_file is not None:
+            credentials = _with_password(credentials, await read_secret_file(password_file), "file")
+        # Before a person types, and before the service is asked, it is known whether the login can be kept.
+        shared = credentials.share(found.config.endpoint, SystemClock())
+        await shared.password()
+        if not credentials.has_own_password:
+            credentials = _with_password(credentials, await _ask_password(chosen, credentials, found), "prompt")
+        found = attrs.evolve(found, credentials=credentials)
+        signed_in, password = await _sign_in_and_keep(chosen, found, shared)
+        keep = await _keep_password(chosen, signed_in) if save_password is None else save_password
+        if keep is None:
+            # Where nobody says, a password that was kept before stays, if it is still the one.
+            keep = await shared.password() == password
         await shared.save_password(password if keep else None)
-        emit(
+        chosen.output.emit(
             {
                 "account": _account_name(chosen),
                 "username": signed_in.username,
@@ -108,10 +103,24 @@ def login(
             }
         )
 
-    run(chosen, finish)
+    run(chosen, job)
 
 
-async def _to_sign_in(chosen: Settings, store: str | None) -> Resolved:
+async def _keep_password(chosen: Settings, signed_in: SignIn) -> bool | None:
+    """Ask a person whether to keep the password; `None` where nobody is there."""
+    if not chosen.interactive:
+        return None
+    question = f"Keep the password in the {signed_in.store} too, so that signing in goes on by itself?"
+    try:
+        return await confirm(question, default=True)
+    except InvalidArgumentError:
+        return False
+    except asyncio.CancelledError as cancelled:
+        cancelled.add_note("signed in all the same, without keeping the password")
+        raise
+
+
+def _to_sign_in(chosen: Settings, store: str | None) -> Resolved:
     found = chosen.resolve(store=store, keeping=True, new_account=True)
     if found.credentials.store is None:
         raise ConfigurationError(
@@ -124,31 +133,19 @@ def _with_password(credentials: Credentials, password: Secret, source: str) -> C
     return attrs.evolve(credentials, password=password, password_source=source, password_file=None)
 
 
-def _password_from_stdin() -> Secret:
-    try:
-        text = "" if sys.stdin is None else sys.stdin.read(_LONGEST_PASSWORD)
-    except UnicodeDecodeError:
-        text = ""
-    if not (password := without_newline(text)):
-        raise SignInRequiredError("standard input holds no password", hint="write it there, and nothing else")
-    return password
+async def _ask_username(chosen: Settings, found: Resolved) -> str:
+    if chosen.interactive:
+        return await sign_in_answer(f"User name at {found.config.endpoint}:")
+    raise SignInRequiredError("no user name", hint="give it with -u before the command, or in SECTIGO_USERNAME")
 
 
-def _ask_username(found: Resolved) -> str:
-    username = ask(f"User name at {found.config.endpoint}: ") if is_interactive() else ""
-    if not username:
-        raise SignInRequiredError("no user name", hint="give it with -u before the command, or in SECTIGO_USERNAME")
-    return username
-
-
-def _ask_password(credentials: Credentials, found: Resolved) -> Secret:
-    question = f"Password of {credentials.username} at {found.config.endpoint}: "
-    password = ask_secret(question) if is_interactive() else ""
-    if not password:
-        raise SignInRequiredError(
-            "no password", hint="give it on a terminal, with --password-stdin, or with --password-file"
-        )
-    return Secret(password)
+async def _ask_password(chosen: Settings, credentials: Credentials, found: Resolved) -> Secret:
+    if chosen.interactive:
+        question = f"Password of {credentials.username} at {found.config.endpoint}:"
+        return Secret(await sign_in_answer(question, secret=True))
+    raise SignInRequiredError(
+        "no password", hint="give it on a terminal, with --password-stdin, or with --password-file"
+    )
 
 
 async def _sign_in_and_keep(chosen: Settings, found: Resolved, shared: SharedLogin) -> tuple[SignIn, Secret]:
@@ -254,17 +251,19 @@ def auth(
 async def _show_cache(chosen: Settings) -> None:
     shared = share(chosen.resolve())
     there = shared.cache_path is not None and await shared.access_token() is not None
-    print_text(str(shared.cache_path) if there else "no credentials cache file exists")
+    path = str(shared.cache_path) if there else None
+    chosen.output.emit({"cache": path}, text=path or "no credentials cache file exists")
 
 
 async def _show_state(chosen: Settings) -> None:
     shared = share(chosen.resolve())
+    left: float | None = 0.0
+    state, text = "expired", "credentials are expired or invalid"
     if (token := await shared.access_token()) is not None and (left := _left(token)) != 0:
-        print_text(f"credentials are valid until {_moment(left)}")
+        state, text = "valid", f"credentials are valid until {_moment(left)}"
     elif (token := await shared.stored_refresh_token()) is not None and (left := _left(token)) != 0:
-        print_text(f"credentials are current until {_moment(left)}")
-    else:
-        print_text("credentials are expired or invalid")
+        state, text = "current", f"credentials are current until {_moment(left)}"
+    chosen.output.emit({"state": state, "validUntil": _valid_until(left) if left != 0 else None}, text=text)
 
 
 def _left(token: StoredToken) -> float | None:
@@ -283,27 +282,36 @@ def _valid_until(left: float | None) -> str | None:
 
 async def _check(chosen: Settings, client: SectigoClient) -> None:
     credentials = chosen.resolve().credentials
-    if is_interactive():
+    if chosen.interactive:
         # A person asks for it: a password is tried that was refused before. A program could lock the account.
         await credentials.share(client.config.endpoint, SystemClock()).clear_refusal()
     # A token that is at hand would hide that the password at hand is wrong.
     await client.sign_in(fresh=credentials.has_own_password)
     await client.organizations.current()
     signed_in = await client.sign_in()
-    if sys.stdout is None or not sys.stdout.isatty():
-        print_text(f"user authenticated and credentials {'cached' if signed_in.shared else 'not cached'}")
-        return
-    emit(
+    headings = {
+        "account": "account",
+        "username": "username",
+        "endpoint": "endpoint",
+        "environment": "environment",
+        "source": "signed in by",
+        "store": "kept in",
+        "validUntil": "token valid until",
+        "shared": "shared",
+    }
+    chosen.output.emit(
         {
             "account": chosen.resolve().account,
             "username": signed_in.username,
             "endpoint": signed_in.endpoint,
             "environment": client.config.environment.value,
-            "signed in by": signed_in.source,
-            "kept in": signed_in.store or "nothing: it ends with the command",
-            "access token": f"valid until {_moment(signed_in.expires_in)}, renewed before",
-            "shared": "yes" if signed_in.shared else "no",
-        }
+            "source": signed_in.source,
+            "store": signed_in.store,
+            "validUntil": _valid_until(signed_in.expires_in),
+            "shared": signed_in.shared,
+        },
+        headings,
+        text=f"user authenticated and credentials {'cached' if signed_in.shared else 'not cached'}",
     )
 
 
@@ -323,7 +331,7 @@ def validate(ctx: typer.Context) -> None:
         if chosen.profile:
             (profile,) = (document for document in documents if document["name"] == "SECTIGO_PROFILE")
             profile |= {"value": chosen.profile, "source": "argument"}
-        emit(documents, {"name": "Setting", "value": "Value", "source": "Source"})
+        chosen.output.emit(documents, {"name": "Setting", "value": "Value", "source": "Source"})
         _check_files(found)
 
     run(chosen, job)
@@ -339,4 +347,4 @@ def _check_files(found: Resolved) -> None:
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
     for command in (login, logout, auth, validate):
-        app.command()(command)
+        add(app, command)

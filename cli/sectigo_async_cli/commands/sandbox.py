@@ -14,6 +14,7 @@ from sectigo_async.credentials import read_secret_file
 from sectigo_async.errors import ConfigurationError, CredentialStoreError, FileError
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import settings
+from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import print_text, say
 from sectigo_async_cli.run import run
 
@@ -153,7 +154,7 @@ def demo(
     _need_sandbox()
     from sectigo_async_cli.demo import Demo
 
-    run(settings(ctx), Demo(out).run)
+    run(settings(ctx), Demo(out, settings(ctx)).run)
 
 
 def _need_sandbox() -> None:
@@ -185,5 +186,5 @@ async def _password(file: Path | None) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
-    app.command()(serve)
-    app.command()(demo)
+    add(app, serve)
+    add(app, demo)

@@ -1,0 +1,70 @@
+"""How a command is added to the tree, and the options that every command takes, before or after its name."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated
+
+import attrs
+import typer
+
+from sectigo_async_cli.context import Settings, settings
+from sectigo_async_cli.output import Format
+
+JsonOutput = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+TableOutput = Annotated[bool, typer.Option("--table", help="Write tables for people.")]
+CsvOutput = Annotated[bool, typer.Option("--csv", help="Write CSV.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Leave out notes and progress.")]
+NoInput = Annotated[bool, typer.Option("--no-input", help="Ask nothing, even on a terminal.")]
+
+_EVERYWHERE = {
+    "json_output": JsonOutput,
+    "table_output": TableOutput,
+    "csv_output": CsvOutput,
+    "quiet": Quiet,
+    "no_input": NoInput,
+}
+
+
+def with_options(
+    chosen: Settings, *, json_output: bool, table_output: bool, csv_output: bool, quiet: bool, no_input: bool
+) -> Settings:
+    """Return settings with the options that every command takes.
+
+    Raises:
+        typer.BadParameter: more than one format is chosen.
+    """
+    formats = {Format.JSON: json_output, Format.TABLE: table_output, Format.CSV: csv_output}
+    wanted = [format_ for format_, given in formats.items() if given]
+    if len(wanted) > 1:
+        raise typer.BadParameter("choose one format", param_hint="--json, --table, --csv")
+    output = attrs.evolve(
+        chosen.output,
+        format=wanted[0] if wanted else chosen.output.format,
+        quiet=quiet or chosen.output.quiet,
+    )
+    return attrs.evolve(chosen, output=output, no_input=no_input or chosen.no_input)
+
+
+def register(
+    app: typer.Typer, function: Callable[..., None], *, name: str | None = None, hidden: bool = False
+) -> None:
+    """Add a command, with the options that every command takes."""
+
+    @functools.wraps(function)
+    def command(ctx: typer.Context, **given: object) -> None:
+        everywhere = {option: bool(given.pop(option)) for option in _EVERYWHERE}
+        ctx.obj = with_options(settings(ctx), **everywhere)
+        function(ctx, **given)
+
+    signature = inspect.signature(function)
+    added = [
+        inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for option, annotation in _EVERYWHERE.items()
+    ]
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), *added]
+    )
+    command.__annotations__ = function.__annotations__ | _EVERYWHERE
+    first_line = (inspect.getdoc(function) or "").split("\n", 1)[0]
+    app.command(name, hidden=hidden, short_help=first_line)(command)
