@@ -44,7 +44,7 @@ async def ask(question: str, *, default: str = "", hint: str = "", check: Check 
     asked = questionary.text(
         visible(question),
         default=default,
-        instruction=f"({visible(hint)}) " if hint else None,
+        instruction=f"({visible(hint)})" if hint else None,
         validate=judge,
         output=_stderr(),
     )
