@@ -126,7 +126,7 @@ class Output:
         Args:
             documents: one document, or a list of them.
             columns: for a list, the keys to show in a table and their headings.
-            rows: the list to show in a table, where it is only a part of the document.
+            rows: the list to show in a table, where that is not the documents themselves.
             text: what the Go CLI prints in a pipe, where that is no document.
             prose: the keys whose values a table may break into lines.
 
@@ -142,7 +142,8 @@ class Output:
         if form is Format.JSON:
             print_text(_json(documents))
         elif form is Format.CSV:
-            print_text(_csv(rows if rows is not None else [documents] if _is_one(documents) else documents, columns))
+            one = documents if isinstance(documents, Mapping) else None
+            print_text(_csv(documents if one is None else [one] if rows is None else rows, columns))
         elif rows is not None:
             self._print_table(rows, columns or {}, prose)
         elif isinstance(documents, Mapping):
@@ -169,10 +170,6 @@ class Output:
             _show(table)
         else:
             _show(Group(*(Padding(record(document, columns), (1, 2, 0, 2)) for document in documents), ""))
-
-
-def _is_one(documents: Document | Sequence[Document]) -> bool:
-    return isinstance(documents, Mapping)
 
 
 def _json(value: object) -> str:

@@ -22,7 +22,7 @@ from sectigo_async_cli.run import run
 
 _NOT_HERE = frozenset({"shell", "serve", "demo"})
 _LEAVE = frozenset({"exit", "quit"})
-_TAKES_PASSWORD = frozenset({"create"})
+_P_IS_NO_PASSWORD = frozenset({"upload", "revoke", "profiles", "profile"})
 _SECRET_WORDS = ("password", "secret", "token")
 _PROFILE_OPTIONS = frozenset({"--profile", "--authority"})
 
@@ -100,10 +100,9 @@ def may_hold_a_secret(line: str) -> bool:
     if any(word in line.lower() for word in _SECRET_WORDS):
         return True
     words = line.split()
-    command = next((index for index, word in enumerate(words) if not word.startswith("-")), len(words))
-    takes_one = words[command : command + 1] and words[command] in _TAKES_PASSWORD
-    searched = words if takes_one else words[:command]
-    return any(word.startswith("-") and not word.startswith("--") and "p" in word for word in searched)
+    # Where -p is no password: behind the name of such a command.
+    harmless = next((index for index, word in enumerate(words) if word in _P_IS_NO_PASSWORD), len(words))
+    return any(word.startswith("-") and not word.startswith("--") and "p" in word for word in words[:harmless])
 
 
 class _SecretFreeHistory(FileHistory):

@@ -1,12 +1,18 @@
 """The command line as people run it: a process of its own, against a simulator in another."""
 
+import http.server
+import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
+import pexpect
 import pytest
 
 PROGRAM = str(Path(sys.executable).with_name("sectigo-async"))
@@ -97,6 +103,26 @@ def bare(tmp_path: Path) -> Run:
     return execute
 
 
+@pytest.fixture(scope="session")
+def call(server: str) -> Run:
+    """Run `sectigo-async` piped, in a folder of the caller's, signed in to the simulator."""
+
+    def execute(folder: Path, *arguments: str, stdin: str = "", **extra: str) -> "subprocess.CompletedProcess[str]":
+        settings = {"SECTIGO_ENDPOINT": server, "SECTIGO_USERNAME": "demo", "SECTIGO_PASSWORD": "demo-password"}
+        return subprocess.run(
+            [PROGRAM, *arguments],
+            cwd=folder,
+            env=environment(folder, **settings | extra),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+
+    return execute
+
+
 @pytest.fixture
 def run(tmp_path: Path, server: str) -> Run:
     """Run `sectigo-async` piped, in the test's folder, signed in to the simulator unless told otherwise."""
@@ -121,3 +147,113 @@ def run(tmp_path: Path, server: str) -> Run:
         )
 
     return execute
+
+
+class Dialogue:
+    """A command in a pseudo-terminal, and what a person answers it."""
+
+    def __init__(self, child: "pexpect.spawn[str]") -> None:
+        self.child = child
+        self._log: list[str] = []
+        child.logfile_read = self
+
+    def write(self, text: str) -> None:
+        self._log.append(text)
+
+    def flush(self) -> None: ...
+
+    def answer(self, question: str, keys: str) -> None:
+        """Wait for a question, then press some keys; `\r` is Enter."""
+        self.child.expect_exact(question)
+        self.child.send(keys)
+
+    def end(self) -> tuple[int | None, str]:
+        """Wait for the end; return the exit code and all that was shown, without colours and cursor movements."""
+        self.child.expect(pexpect.EOF)
+        self.child.close()
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", "".join(self._log))
+        return self.child.exitstatus, shown.replace("\r", "")
+
+
+@pytest.fixture
+def talk(tmp_path: Path, live: Any) -> Callable[..., Dialogue]:
+    """Run `sectigo-async` on a terminal, in the test's folder, against a simulator in this process."""
+    (tmp_path / "home").mkdir(exist_ok=True)
+
+    def begin(*arguments: str, columns: int = 120, **extra: str) -> Dialogue:
+        settings = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path / "home"),
+            "TERM": "xterm-256color",
+            "PROMPT_TOOLKIT_NO_CPR": "1",
+            "SECTIGO_ENDPOINT": live.url,
+            "SECTIGO_USERNAME": "demo",
+            "SECTIGO_PASSWORD": "demo-password",
+        }
+        child: pexpect.spawn[str] = pexpect.spawn(
+            PROGRAM,
+            list(arguments),
+            env=settings | extra,
+            cwd=tmp_path,
+            encoding="utf-8",
+            timeout=20,
+            dimensions=(50, columns),
+        )
+        return Dialogue(child)
+
+    return begin
+
+
+class Service:
+    """A service that answers as it is told, and remembers what it was asked.
+
+    Attributes:
+        replies: status and document by method and path.
+        seen: method and path of each request.
+    """
+
+    def __init__(self, replies: Mapping[str, tuple[int, object]]) -> None:
+        self.replies = {"POST /auth/pwd": (200, {"accessToken": "a.b.c", "refreshToken": "a.b.c"}), **replies}
+        self.seen: list[str] = []
+        service = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def _answer(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                asked = f"{self.command} {self.path}"
+                service.seen.append(asked)
+                status, document = service.replies.get(asked, (404, {"message": "unknown"}))
+                body = json.dumps(document).encode()
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = do_PUT = _answer  # noqa: N815 - names of http.server
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def service() -> Iterator[Callable[[Mapping[str, tuple[int, object]]], Service]]:
+    """Start a service that answers as the test says."""
+    started: list[Service] = []
+
+    def start(replies: Mapping[str, tuple[int, object]]) -> Service:
+        started.append(Service(replies))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()

@@ -30,7 +30,7 @@ _EXTRAS = ("cli", "sandbox")
 _SHAREABLE = frozenset(
     {"SECTIGO_ENVIRONMENT", "SECTIGO_CREDENTIAL_STORE", "SECTIGO_KEYRING_TIMEOUT", "SECTIGO_TOKEN_CACHE"}
 )
-_COLUMNS = {"check": "Check", "status": "Status", "detail": "Detail", "advice": "What to do"}
+_COLUMNS = {"check": "Check", "status": "Status", "detail": "What was found, and what to do"}
 
 
 @attrs.frozen
@@ -67,7 +67,8 @@ def doctor(
         findings = [finding async for finding in _examine(chosen)]
         mask = _masker(chosen) if share else str
         documents = [{name: mask(text) for name, text in attrs.asdict(finding).items()} for finding in findings]
-        chosen.output.emit(documents, _COLUMNS, prose=("detail", "advice"))
+        rows = [told | {"detail": "\n-> ".join(filter(None, (told["detail"], told["advice"])))} for told in documents]
+        chosen.output.emit(documents, _COLUMNS, rows=rows, prose=("detail",))
         if any(finding.status == "failed" for finding in findings):
             raise typer.Exit(exit_codes.FAILED)
 

@@ -137,7 +137,8 @@ def inspect(
         password = await given_password(stdin=password_stdin, file=password_file)
         items = await asyncio.to_thread(read_items, archive, password)
         if password is None and any(item.kind == "locked" for item in items):
-            if chosen.interactive and (text := await ask_secret("Password, empty to leave locked what is locked:")):
+            if chosen.interactive:
+                text = await ask_secret("Password, empty to leave locked what is locked:")
                 items = await asyncio.to_thread(read_items, archive, text)
             else:
                 chosen.output.note("note: what is locked is opened with --password-file or --password-stdin")

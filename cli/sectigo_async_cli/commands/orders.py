@@ -23,6 +23,7 @@ from sectigo_async.errors import (
     NotFoundError,
     OutcomeUnknownError,
 )
+from sectigo_async.files import make_directory
 from sectigo_async.parameters import make_password
 from sectigo_async.pki import (
     Archive,
@@ -143,6 +144,8 @@ def create(
             password_out=password_out,
             show_password=show_password,
         )
+        if out is not None:
+            await asyncio.to_thread(make_directory, out)  # Before money is spent on what it is for.
         batch = await order.place(asked=asked)
         if wait or out is not None:
             await _finish(chosen, client, batch, None if out is None else order.unpacking(out), timeout)
