@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 
 .PHONY: help
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(READY) ## Issue and verify certificates against a simulator on this machine
@@ -33,9 +33,15 @@ keyring: $(READY) ## Run the tests that need a real keyring (gnome-keyring, dbus
 soak: $(READY) ## Run the tests that take minutes of real time
 	@$(BIN)/python -m pytest -m soak -s
 
+.PHONY: reference
+reference: $(READY) ## Write docs/cli.md from the commands, and the pictures in docs/images
+	@$(BIN)/python docs/cli.py
+	@$(BIN)/python docs/pictures.py
+
 .PHONY: check
 check: $(READY) ## Check style, types and import directions
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python docs/cli.py --check

@@ -20,8 +20,7 @@ from sectigo_async_cli.run import reported
 app = typer.Typer(
     name="sectigo-async",
     help="Order, download, find and revoke certificates of the Sectigo IoT Manager. Unofficial.",
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not signed in, 5 partly done, "
-    "6 outcome unknown (money may be spent: do not repeat), 8 still pending, 130 interrupted.",
+    epilog="Exit codes: " + ", ".join(f"{code} {text.split(':')[0]}" for code, text in exit_codes.MEANINGS.items()),
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

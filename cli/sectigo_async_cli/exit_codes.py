@@ -21,6 +21,18 @@ OUTCOME_UNKNOWN = 6
 PENDING = 8
 INTERRUPTED = 130
 
+MEANINGS = {
+    DONE: "done",
+    FAILED: "failed",
+    USAGE: "usage",
+    NOT_FOUND: "not found",
+    NOT_SIGNED_IN: "not signed in",
+    PARTLY_DONE: "partly done: something was done that counts, an order for example, but not all",
+    OUTCOME_UNKNOWN: "outcome unknown: money may be spent, do not repeat it",
+    PENDING: "still pending",
+    INTERRUPTED: "interrupted",
+}
+
 _CODES: tuple[tuple[type[SectigoError], int], ...] = (
     (InvalidArgumentError, USAGE),
     (ConfigurationError, USAGE),

@@ -17,7 +17,7 @@ CsvOutput = Annotated[bool, typer.Option("--csv", help="Write CSV.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Leave out notes and progress.")]
 NoInput = Annotated[bool, typer.Option("--no-input", help="Ask nothing, even on a terminal.")]
 
-_EVERYWHERE = {
+EVERYWHERE = {
     "json_output": JsonOutput,
     "table_output": TableOutput,
     "csv_output": CsvOutput,
@@ -53,18 +53,18 @@ def register(
 
     @functools.wraps(function)
     def command(ctx: typer.Context, **given: object) -> None:
-        everywhere = {option: bool(given.pop(option)) for option in _EVERYWHERE}
+        everywhere = {option: bool(given.pop(option)) for option in EVERYWHERE}
         ctx.obj = with_options(settings(ctx), **everywhere)
         function(ctx, **given)
 
     signature = inspect.signature(function)
     added = [
         inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
-        for option, annotation in _EVERYWHERE.items()
+        for option, annotation in EVERYWHERE.items()
     ]
     command.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), *added]
     )
-    command.__annotations__ = function.__annotations__ | _EVERYWHERE
+    command.__annotations__ = function.__annotations__ | EVERYWHERE
     first_line = (inspect.getdoc(function) or "").split("\n", 1)[0]
     app.command(name, hidden=hidden, short_help=first_line)(command)

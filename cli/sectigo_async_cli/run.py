@@ -5,7 +5,7 @@ import re
 import signal
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -59,22 +59,25 @@ def run_client(ctx: typer.Context, job: Callable[[SectigoClient], Awaitable[None
 
     async def with_client() -> None:
         if session is not None and session.fits(chosen):
-            await _with_spinner(chosen, session.client, job)
+            with busy(chosen, _waiting_for(session.client)):
+                await job(session.client)
             return
         async with (await chosen.with_answers()).client() as client:
-            await _with_spinner(chosen, client, job)
+            with busy(chosen, _waiting_for(client)):
+                await job(client)
 
     run(chosen, with_client)
 
 
-async def _with_spinner(
-    chosen: Settings, client: SectigoClient, job: Callable[[SectigoClient], Awaitable[None]]
-) -> None:
+def _waiting_for(client: SectigoClient) -> str:
+    return f"waiting for {urlsplit(client.config.endpoint).netloc}"
+
+
+def busy(chosen: Settings, text: str) -> AbstractContextManager[None]:
+    """Tell a person what the block is at, where it takes more than a second."""
     if chosen.output.quiet or not chosen.talks_to_a_terminal:
-        await job(client)
-        return
-    with spinner.turning(f"waiting for {urlsplit(client.config.endpoint).netloc}"):
-        await job(client)
+        return nullcontext()
+    return spinner.turning(text)
 
 
 def run(chosen: Settings, job: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -22,7 +22,7 @@ from sectigo_async.variables import VARIABLES
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.run import run
+from sectigo_async_cli.run import busy, run
 
 _OLDEST_PYTHON = (3, 11)
 _SKEW = 60.0
@@ -64,7 +64,8 @@ def doctor(
     chosen = settings(ctx)
 
     async def job() -> None:
-        findings = [finding async for finding in _examine(chosen)]
+        with busy(chosen, "looking"):
+            findings = [finding async for finding in _examine(chosen)]
         mask = _masker(chosen) if share else str
         documents = [{name: mask(text) for name, text in attrs.asdict(finding).items()} for finding in findings]
         rows = [told | {"detail": "\n-> ".join(filter(None, (told["detail"], told["advice"])))} for told in documents]

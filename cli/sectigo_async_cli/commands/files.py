@@ -30,7 +30,7 @@ from sectigo_async_cli.context import settings
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import ask, ask_secret, choose
-from sectigo_async_cli.run import run
+from sectigo_async_cli.run import busy, run
 from sectigo_async_cli.secret_input import PasswordFile, PasswordStdin, check_one_way, given_password
 from sectigo_async_cli.unpacking import COLUMNS, Unpacking, read_key, unsound
 
@@ -89,7 +89,8 @@ def csr(
         probe = await asyncio.to_thread(generate_key)
         make_csr(probe, name, dns_names=[name, *sans], subject=subject)
         key_file = key or key_out or Path(f"{safe_name(name)}.key")
-        private = await asyncio.to_thread(read_key, key) if key is not None else await _make_key(kind, key_file)
+        with busy(chosen, "making the key"):
+            private = await asyncio.to_thread(read_key, key) if key is not None else await _make_key(kind, key_file)
         request = make_csr(private, name, dns_names=list(dict.fromkeys([name, *sans])), subject=subject)
         request_file = out or Path(f"{safe_name(name)}.csr")
         await asyncio.to_thread(write_private, request_file, request)
@@ -199,7 +200,8 @@ def unpack(
             combined=combined,
             overwrite=force,
         )
-        documents = await unpacking.run(chosen, await asyncio.to_thread(Archive.from_file, file))
+        with busy(chosen, "unpacking"):
+            documents = await unpacking.run(chosen, await asyncio.to_thread(Archive.from_file, file))
         chosen.output.emit(documents, COLUMNS)
         if (problem := unsound(documents)) is not None:
             raise problem
@@ -226,7 +228,8 @@ def expiring(
     limit = _duration(within)
 
     async def job() -> None:
-        documents = await asyncio.to_thread(_expiring, directories, datetime.now(UTC) + limit)
+        with busy(chosen, "reading certificates"):
+            documents = await asyncio.to_thread(_expiring, directories, datetime.now(UTC) + limit)
         columns = {
             "commonName": "Common name",
             "notAfter": "Expires",
