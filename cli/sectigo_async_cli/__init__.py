@@ -1,5 +1,6 @@
 """The command line of sectigo-async."""
 
+import signal
 import sys
 
 __all__ = ["main"]
@@ -15,6 +16,8 @@ def main() -> None:
         sys.exit(1)
     del rich, typer
     try:
+        # Until a command has an event loop, which handles it from there on.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         from sectigo_async_cli.app import run_app
 
         run_app()

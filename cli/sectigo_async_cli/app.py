@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +12,21 @@ import typer
 
 from sectigo_async import Secret, __version__
 from sectigo_async_cli import exit_codes
-from sectigo_async_cli.commands import account, batches, certificates, doctor, files, login, orders, sandbox, shell
+from sectigo_async_cli.commands import (
+    account,
+    batches,
+    certificates,
+    create,
+    doctor,
+    files,
+    login,
+    sandbox,
+    shell,
+    upload,
+)
 from sectigo_async_cli.context import read_env_file, settings
 from sectigo_async_cli.options import CsvOutput, JsonOutput, NoInput, Quiet, TableOutput, with_options
-from sectigo_async_cli.output import give_up_stdout, print_text, say
+from sectigo_async_cli.output import OutputError, give_up_stdout, print_text, say
 from sectigo_async_cli.run import reported
 
 app = typer.Typer(
@@ -104,7 +116,7 @@ def options(
     )
 
 
-for group in (login, account, orders, batches, files, certificates, doctor, shell, sandbox):
+for group in (login, account, create, upload, batches, files, certificates, doctor, shell, sandbox):
     group.register(app)
 
 
@@ -118,6 +130,8 @@ class _Talk(logging.Handler):
 def run_app() -> None:
     """Run the command line."""
     logging.getLogger("sectigo_async").addHandler(_Talk(logging.WARNING))
+    if sys.stderr is None:  # Usage errors would go to stdout instead.
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -129,7 +143,8 @@ def run_app() -> None:
         app()
     except BrokenPipeError:
         give_up_stdout()
-    except OSError as error:
+    except (OSError, OutputError) as error:
+        # Of a help text or of a usage error: commands report their own.
         give_up_stdout()
-        say(f"error: cannot write the output: {error.strerror or error}")
+        say(f"error: cannot write the output: {getattr(error, 'strerror', None) or error}")
         sys.exit(exit_codes.FAILED)

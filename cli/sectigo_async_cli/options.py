@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Annotated
 
@@ -15,6 +16,15 @@ JsonOutput = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 TableOutput = Annotated[bool, typer.Option("--table", help="Write tables for people.")]
 CsvOutput = Annotated[bool, typer.Option("--csv", help="Write CSV.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Leave out notes and progress.")]
+
+
+def _finite(seconds: float) -> float:
+    if not math.isfinite(seconds):
+        raise typer.BadParameter("a number of seconds is needed")
+    return seconds
+
+
+WaitLimit = Annotated[float, typer.Option("--timeout", min=0, callback=_finite, help="Seconds to wait at most.")]
 NoInput = Annotated[bool, typer.Option("--no-input", help="Ask nothing, even on a terminal.")]
 
 EVERYWHERE = {

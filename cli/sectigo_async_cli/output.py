@@ -7,7 +7,6 @@ that is not printable written out, and a spreadsheet as text that it does not ru
 import asyncio
 import csv
 import enum
-import errno
 import io
 import json
 import os
@@ -66,17 +65,30 @@ def say(text: str) -> None:
         sys.stderr.flush()
 
 
+class OutputError(Exception):
+    """Data cannot be written to stdout."""
+
+
 def print_text(text: str) -> None:
-    """Write text to stdout as a line of data.
+    """Write text to stdout as a line of data. Whoever reads it may have had enough: that is no error.
 
     Raises:
-        OSError: it cannot be written.
+        OutputError: it cannot be written.
     """
     if sys.stdout is None:  # Closed by whoever started this program.
-        raise OSError(errno.EBADF, "standard output is closed")
+        raise OutputError("standard output is closed")
+    problem = ""
     with spinner.hushed():
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            give_up_stdout()
+        except OSError as error:
+            give_up_stdout()
+            problem = error.strerror or str(error)
+    if problem:
+        raise OutputError(problem)
 
 
 def give_up_stdout() -> None:
@@ -131,7 +143,7 @@ class Output:
             prose: the keys whose values a table may break into lines.
 
         Raises:
-            OSError: it cannot be written.
+            OutputError: it cannot be written.
         """
         form = self.format
         if form is Format.AUTO:
@@ -142,14 +154,27 @@ class Output:
         if form is Format.JSON:
             print_text(_json(documents))
         elif form is Format.CSV:
-            one = documents if isinstance(documents, Mapping) else None
-            print_text(_csv(documents if one is None else [one] if rows is None else rows, columns))
+            listed = documents if not isinstance(documents, Mapping) else [documents] if rows is None else rows
+            print_text(_csv(listed, columns))
         elif rows is not None:
             self._print_table(rows, columns or {}, prose)
         elif isinstance(documents, Mapping):
             self._print_record(documents, columns)
         else:
             self._print_table(documents, columns or {}, prose)
+
+    def emit_next(self, document: Document, *, first: bool) -> None:
+        """Write one of the documents that come one after the other: a line of JSON, or of CSV under one header.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if self.format is Format.CSV:
+            print_text(_csv([document], None, header=first))
+        elif self.format is Format.TABLE:
+            self.emit(document)
+        else:
+            print_text(_json(document, indent=None))
 
     def _print_record(self, document: Document, columns: Mapping[str, str] | None) -> None:
         from rich.padding import Padding
@@ -172,19 +197,19 @@ class Output:
             _show(Group(*(Padding(record(document, columns), (1, 2, 0, 2)) for document in documents), ""))
 
 
-def _json(value: object) -> str:
+def _json(value: object, *, indent: int | None = 2) -> str:
     utf8 = sys.stdout is None or (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    text = json.dumps(value, indent=2, ensure_ascii=not utf8)
+    text = json.dumps(value, indent=indent, ensure_ascii=not utf8)
     # JSON's own escapes say the same, and no terminal obeys them.
     return re.sub(r"[^\n -~]", lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
 
 
-def _csv(documents: object, columns: Mapping[str, str] | None) -> str:
-    rows = [row for row in documents if isinstance(row, Mapping)] if isinstance(documents, Sequence) else []
+def _csv(rows: Sequence[Document], columns: Mapping[str, str] | None, *, header: bool = True) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row)) or list(columns or {})
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
+    if header:
+        writer.writerow([_csv_cell(name) for name in names])
     for row in rows:
         writer.writerow([_csv_cell(row.get(name)) for name in names])
     return buffer.getvalue().removesuffix("\n")

@@ -16,7 +16,7 @@ import typer
 from sectigo_async import AuthenticationError, SectigoClient, SectigoError
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
-from sectigo_async_cli.output import give_up_stdout, say, spinner
+from sectigo_async_cli.output import OutputError, say, spinner
 
 T = TypeVar("T")
 
@@ -113,13 +113,8 @@ def reported(chosen: Settings, notes: Sequence[str] = ()) -> Iterator[None]:
         code = exit_codes.INTERRUPTED
     except SectigoError as error:
         code = report(error, chosen)
-    except BrokenPipeError:
-        # Whoever read the output had enough.
-        give_up_stdout()
-        code = exit_codes.DONE
-    except OSError as error:
-        give_up_stdout()
-        say(f"error: cannot write the output: {error.strerror or error}")
+    except OutputError as error:
+        say(f"error: cannot write the output: {error}")
         code = exit_codes.FAILED
     except (typer.Exit, typer.BadParameter):
         raise
@@ -134,17 +129,20 @@ def report(error: SectigoError, chosen: Settings) -> int:
     """Say what failed and the way out, in one line; return the exit code."""
     if chosen.debug:
         traceback.print_exception(error)
-    hint = f". {error.hint[0].upper()}{error.hint[1:]}." if error.hint else ""
+    hint = f". {error.hint[0].upper()}{error.hint[1:].removesuffix('.')}." if error.hint else ""
     beside = ""
     if isinstance(error, AuthenticationError) and chosen.env_file is None and _dotenv_names_ours():
         beside = " The file .env here names SECTIGO_ variables; it is read only with --env-file .env."
-    say(f"error: {error}{hint}{beside}")
+    say(f"error: {str(error).removesuffix('.') if hint else error}{hint}{beside}")
     return exit_codes.exit_code(error)
 
 
 def _dotenv_names_ours() -> bool:
-    with suppress(OSError), Path(".env").open("rb") as file:
-        return re.search(rb"^\s*(export\s+)?SECTIGO_", file.read(_LONGEST_DOTENV), re.MULTILINE) is not None
+    path = Path(".env")
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                return re.search(rb"^\s*(export\s+)?SECTIGO_", file.read(_LONGEST_DOTENV), re.MULTILINE) is not None
     return False
 
 

@@ -5,8 +5,9 @@ import asyncio
 import attrs
 import typer
 
-from sectigo_async import Authority, SectigoClient, SectigoError
+from sectigo_async import Authority, SectigoClient, SectigoError, ServiceError
 from sectigo_async_cli.context import Settings
+from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import ask, choose
 
 _LONGEST_ID = 18
@@ -49,12 +50,18 @@ async def order_target(chosen: Settings, client: SectigoClient, given: int | Non
     named = str(given) if given is not None else _default_profile(chosen)
     if not named and not chosen.interactive:
         raise missing(option, f"name one with {option}, or for all commands with -P or SECTIGO_PROFILE")
-    listed = await client.authorities.list()
+    number = _id(named)
+    try:
+        listed = await client.authorities.list()
+    except ServiceError as error:
+        if number is None:
+            raise
+        say(f"warning: whether {number} is an authority or a profile is not checked: {error}")
+        listed = ()
     if not named:
         authority = await _choose_authority(client, listed)
         order_id = authority.profile_id if authority.profile_id is not None else authority.id
         return Target(order_id=order_id, profile_id=order_id, authority=authority, asked=True)
-    number = _id(named)
     if number is None:
         authority = _named(listed, named)
         number = authority.profile_id

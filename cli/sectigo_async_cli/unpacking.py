@@ -5,13 +5,17 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import attrs
+import typer
 from cryptography import x509
 
-from sectigo_async import Archive, IssuedCertificate, Secret, SectigoError, WrongPasswordError
-from sectigo_async.pki import PrivateKey, load_certificates, load_key, safe_name
+from sectigo_async import Archive, FileError, IssuedCertificate, Secret, SectigoError, WrongPasswordError
+from sectigo_async.files import make_directory
+from sectigo_async.pki import PrivateKey, StagedFile, load_certificates, load_key, safe_name
+from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings
 from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import ask_secret
+from sectigo_async_cli.run import report
 
 COLUMNS = {
     "commonName": "Common name",
@@ -21,6 +25,9 @@ COLUMNS = {
     "chain": "Chain",
     "directory": "Folder",
 }
+DOWNLOAD_LIMIT = 3600.0
+"""Seconds for a download: an archive may be large and a line slow; a line that is dead is noticed earlier."""
+
 _TRIES = 3
 
 
@@ -46,18 +53,38 @@ class Unpacking:
     combined: bool = False
     overwrite: bool = False
 
-    async def run(self, chosen: Settings, archive: Archive) -> list[dict[str, object]]:
-        """Write the files of each certificate, and return a document for each with what was checked.
+    async def prepare(self, chosen: Settings) -> None:
+        """See that it can be done, before money is spent on what is to be unpacked.
+
+        Raises:
+            FileError: the directory cannot be written to, or the roots cannot be read.
+        """
+        await self._anchors(chosen)
+        await asyncio.to_thread(self._try_directory)
+
+    def _try_directory(self) -> None:
+        make_directory(self.directory)
+        staged = StagedFile(self.directory / "probe")
+        try:
+            staged.open()
+        finally:
+            staged.discard()
+
+    async def _anchors(self, chosen: Settings) -> list[x509.Certificate] | None:
+        trust = self.trust or chosen.resolve().config.trust_anchors
+        return None if trust is None else await asyncio.to_thread(load_certificates, trust)
+
+    async def run(self, chosen: Settings, archive: Archive) -> "Unpacked":
+        """Write the files of each certificate, and tell what was checked.
 
         Asks a person for a password that is needed and not given.
 
         Raises:
             ArchiveError: there is no certificate in it.
             WrongPasswordError: the password is missing or does not fit.
-            FileError: a file cannot be read or written.
+            FileError: a file cannot be read, or not one certificate's files can be written.
         """
-        trust = self.trust or chosen.resolve().config.trust_anchors
-        anchors = None if trust is None else await asyncio.to_thread(load_certificates, trust)
+        anchors = await self._anchors(chosen)
         keys = [await asyncio.to_thread(read_key, file) for file in self.key_files]
         password, issued = await self._open(chosen, archive, keys, anchors)
         return await asyncio.to_thread(self._write, issued, password)
@@ -86,8 +113,9 @@ class Unpacking:
             password = Secret(await ask_secret("PKCS#12 password:"))
         raise AssertionError
 
-    def _write(self, issued: Sequence[IssuedCertificate], password: Secret | None) -> list[dict[str, object]]:
+    def _write(self, issued: Sequence[IssuedCertificate], password: Secret | None) -> "Unpacked":
         documents: list[dict[str, object]] = []
+        failures: list[FileError] = []
         taken: set[str] = set()
         for one in issued:
             folder = safe_name(one.common_name)
@@ -95,7 +123,11 @@ class Unpacking:
                 folder = safe_name(f"{one.common_name}-{one.serial_number}")
             taken.add(folder)
             there = self.directory / folder
-            one.write_to(there, password=password, combined=self.combined, overwrite=self.overwrite)
+            try:
+                one.write_to(there, password=password, combined=self.combined, overwrite=self.overwrite)
+            except FileError as error:
+                failures.append(error)
+                continue
             documents.append(
                 {
                     "commonName": one.common_name,
@@ -108,10 +140,41 @@ class Unpacking:
                     "directory": str(there),
                 }
             )
-        return documents
+        if failures and not documents:
+            raise failures[0]
+        return Unpacked(documents, failures)
 
 
-def unsound(documents: Sequence[dict[str, object]]) -> SectigoError | None:
+@attrs.frozen
+class Unpacked:
+    """What was unpacked.
+
+    Attributes:
+        documents: one for each certificate whose files were written.
+        failures: why others' files were not.
+    """
+
+    documents: list[dict[str, object]]
+    failures: list[FileError]
+
+    def report(self, chosen: Settings) -> None:
+        """Report what failed, and end with the exit code for that.
+
+        Raises:
+            typer.Exit: something failed.
+        """
+        for failure in self.failures:
+            report(failure, chosen)
+        problem = _unsound(self.documents)
+        if problem is not None:
+            report(problem, chosen)
+        if self.failures:
+            raise typer.Exit(exit_codes.PARTLY_DONE)
+        if problem is not None:
+            raise typer.Exit(exit_codes.FAILED)
+
+
+def _unsound(documents: Sequence[dict[str, object]]) -> SectigoError | None:
     """Return the error for certificates that failed a check; nothing where all is well."""
     told = []
     for document in documents:

@@ -91,9 +91,6 @@ def from_options(rules: Rules, given: Mapping[str, str | None], sans: Sequence[s
             say(f"warning: left out, since the profile takes no {name}")
             continue
         params[name] = value
-    domain = given.get("commonName")
-    if sans:
-        params["dNSName"] = "\n".join(dict.fromkeys([*([domain] if domain else []), *sans]))
     for text in extra:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
@@ -105,6 +102,12 @@ def from_options(rules: Rules, given: Mapping[str, str | None], sans: Sequence[s
         if secret:
             say(f"warning: {name} on the command line can be seen by others on this machine")
         params[name] = Secret(value) if secret else value
+    if sans:
+        if "dNSName" in params:
+            raise typer.BadParameter("dNSName is given twice", param_hint="--san, --param")
+        # The common name comes first (api.md 4.5).
+        first = str(params.get("commonName", ""))
+        params["dNSName"] = "\n".join(name for name in dict.fromkeys([first, *sans]) if name)
     return params
 
 

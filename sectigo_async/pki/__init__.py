@@ -10,6 +10,7 @@ from sectigo_async.pki.contents import Item, read_items
 from sectigo_async.pki.csr import (
     common_names,
     describe_requests,
+    is_dns_name,
     make_csr,
     read_requests,
     requests_pem,
@@ -41,6 +42,7 @@ __all__ = [
     "describe_key",
     "describe_requests",
     "generate_key",
+    "is_dns_name",
     "key_pem",
     "load_certificates",
     "load_key",

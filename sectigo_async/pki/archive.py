@@ -6,6 +6,7 @@ Such a file outside a ZIP is read as an archive of one.
 import enum
 import io
 import logging
+import stat
 import warnings
 import zipfile
 from collections.abc import Callable, Collection, Iterable
@@ -78,9 +79,12 @@ class Archive:
         """Read an archive that was downloaded before.
 
         Raises:
-            FileError: it cannot be read, or is larger than 256 MiB.
+            FileError: it is no file, cannot be read, or is larger than 256 MiB.
         """
         try:
+            # Opening a pipe would wait for its other end.
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise FileError(f"{path} is not a file", hint="name a file")
             with path.open("rb") as file:
                 data = file.read(_FILE_SIZE + 1)
         except OSError as error:

@@ -1,6 +1,7 @@
 """Certificate signing requests (PKCS#10)."""
 
 import io
+import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -15,6 +16,9 @@ from sectigo_async.pki.keys import PrivateKey
 _LABELS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 _LIMIT = 64 * 1024 * 1024
 _MEMBER_LIMIT = 1024 * 1024
+_LONGEST_NAME = 253
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DNS_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 _ATTRIBUTES = {
     "organizationName": NameOID.ORGANIZATION_NAME,
     "organizationalUnitName": NameOID.ORGANIZATIONAL_UNIT_NAME,
@@ -46,6 +50,12 @@ def make_csr(
         InvalidCSRError: a name cannot stand in a request.
     """
     names = list(dns_names) or [common_name]
+    for name in names:
+        if not is_dns_name(name):
+            raise InvalidCSRError(
+                f"no request for {common_name!r}: {name!r} is not a DNS name",
+                hint="write it in letters, digits, hyphens and dots, one with other letters as xn--...",
+            )
     try:
         attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
         attributes += [x509.NameAttribute(_ATTRIBUTES[name], text) for name, text in (subject or {}).items()]
@@ -58,6 +68,11 @@ def make_csr(
     except ValueError as error:
         problem = f"no request for {common_name!r}: {error}"
     raise InvalidCSRError(problem)
+
+
+def is_dns_name(text: str) -> bool:
+    """Say whether a text can be a DNS name of a certificate (RFC 5280 section 4.2.1.6), a wildcard included."""
+    return len(text) <= _LONGEST_NAME and _DNS_NAME.fullmatch(text) is not None
 
 
 def read_requests(data: bytes) -> tuple[x509.CertificateSigningRequest, ...]:

@@ -118,6 +118,11 @@ CASES: list[tuple[str, int, object, str]] = [
     ("create -a 42 -d f.example.com --param pkcs12Password=short", 2, "", "must have 8 to 64"),
     ("create -a 42 -d f.example.com --param shoeSize=44", 2, "", "takes no such parameter"),
     ("create -a 42 -d 'not a name'", 2, "", "must be a domain name"),
+    ("create -a 42 -d f.example.com --timeout nan", 2, "", "--timeout"),
+    ("create -a 42 -d f.example.com -p secrtpasswrd --password-out x", 2, "", "made for you"),
+    (f"create -a 42 -d f.example.com {PASSWORD} --param pkcs12Password=another-one", 2, "", "given twice"),
+    ("create -a 42 -d f.example.com --san a.example.com --param dNSName=b.example.com", 2, "", "given twice"),
+    (f"create -a 42 -d f.example.com --password-out {'x' * 300}", 1, "", "error: cannot use xxx"),
     ("create -a 42", 2, "", "--domain"),
     ("create -d f.example.com", 2, "", "-P or SECTIGO_PROFILE"),
     ("-P TRISA create -d f.example.com", 2, "", "neither an id nor the name"),
@@ -130,6 +135,7 @@ CASES: list[tuple[str, int, object, str]] = [
     ("wait {batch}", 0, [BATCH | {"processing"}], "READY_FOR_DOWNLOAD"),
     ("wait {batch} {batch} --timeout 5 --quiet", 0, [BATCH], ""),
     ("wait 999999", 3, [], "error: "),
+    ("wait {batch} --timeout inf", 2, "", "--timeout"),
     ("wait {batch} 999999", 5, [BATCH], "error: "),
     ("batches -i {batch} --watch", 0, BATCH | {"processing"}, ""),
     ("batches -i {batch} -w -s", 2, "", "choose one"),
@@ -166,12 +172,17 @@ CASES: list[tuple[str, int, object, str]] = [
         "csr --domain r.example.com --algorithm rsa-2048 --key-out k -o r",
         0,
         {"key", "keyFile", "csrFile"},
-        "upload r",
+        "upload -p PROFILE r",
     ),
-    ("csr -d four.example.com --san www.four.example.com", 0, {"dnsNames"}, "upload four.example.com.csr"),
-    ("csr -d n.example.com --key one.example.com.key --out n.csr", 0, {"keyFile"}, "upload n.csr"),
+    ("csr -d four.example.com --san www.four.example.com", 0, {"dnsNames"}, "upload -p PROFILE four.example.com.csr"),
+    ("csr -d n.example.com --key one.example.com.key --out n.csr", 0, {"keyFile"}, "upload -p PROFILE n.csr"),
     ("csr -d s.example.com -c DE -s B -l B --organization X", 0, {"csrFile"}, "upload"),
-    ("csr -d one.example.com", 1, "", "one.example.com.key is there already"),
+    ("csr -d one.example.com", 1, "", "one.example.com.csr is there already"),
+    ("csr -d one.example.com -o new.csr", 1, "", "one.example.com.key is there already"),
+    ("csr -d 'gateway 7'", 1, "", "is not a DNS name"),
+    ("csr -d 'gateway 7' --san gw7.example.com", 0, {"dnsNames"}, "upload"),
+    ("csr -d gerät.example.com", 1, "", "as xn--"),
+    ("csr -d x.example.com --san ../../etc/passwd", 1, "", "is not a DNS name"),
     ("csr -d x.example.com -c Germany", 1, "", "error: no request"),
     ("csr", 2, "", "--domain"),
     ("csr -d x.example.com --algorithm dsa", 2, "", "--algorithm"),
@@ -351,26 +362,32 @@ def test_what_is_revoked_already_is_a_success(call: Run, tmp_path: Path) -> None
     assert "already" in second.stderr
 
 
-def test_pending_and_what_to_do(call: Run, slow_server: str, tmp_path: Path) -> None:
-    slow = {"SECTIGO_ENDPOINT": slow_server}
-    ordered = call(tmp_path, "create", "-a", "117", "-d", "slow", "--param", "serialNumber=SN-1", **slow)
+@pytest.fixture
+def never(serve: Callable[..., Any]) -> Iterator[dict[str, str]]:
+    """A simulator that takes its time."""
+    with serve("--issue-delay", "600") as url:
+        yield {"SECTIGO_ENDPOINT": url}
+
+
+def test_pending_and_what_to_do(call: Run, never: dict[str, str], tmp_path: Path) -> None:
+    ordered = call(tmp_path, "create", "-a", "117", "-d", "slow", "--param", "serialNumber=SN-1", **never)
     assert ordered.returncode == 0, ordered.stderr
     batch = str(json.loads(ordered.stdout)["batchId"])
 
-    waited = call(tmp_path, "wait", batch, "--timeout", "0.1", **slow)
+    waited = call(tmp_path, "wait", batch, "--timeout", "0.1", **never)
     (tmp_path / "slow.p12.password").unlink()
     created = call(
         *(tmp_path, "create", "-a", "117", "-d", "slow", "--param", "serialNumber=SN-2", "--out", "."),
         *("--timeout", "0.1"),
-        **slow,
+        **never,
     )
 
     assert waited.returncode == created.returncode == 8
     assert [document["batchId"] for document in json.loads(waited.stdout)] == [int(batch)]
     assert "sectigo-async wait" in created.stderr.splitlines()[-1]
     assert "do not order again" in created.stderr
-    assert call(tmp_path, "batches", "-i", batch, **slow).returncode == 0
-    assert call(tmp_path, "download", "-i", batch, **slow).returncode == 8
+    assert call(tmp_path, "batches", "-i", batch, **never).returncode == 0
+    assert call(tmp_path, "download", "-i", batch, **never).returncode == 8
 
 
 def test_formats_before_and_after_the_command(call: Run, base: Base) -> None:

@@ -147,5 +147,6 @@ def test_an_order_of_unknown_outcome_keeps_its_password_and_is_not_repeated(
 
     assert result.returncode == 6
     assert "sectigo-async find -n x.example.com" in result.stderr
+    assert "password is kept in x.example.com.p12.password" in result.stderr
     assert running.seen.count(CREATE) == 1
     assert (tmp_path / "x.example.com.p12.password").exists()

@@ -10,15 +10,15 @@ import typer
 from sectigo_async import Archive, Batch, BatchStatus, SectigoClient, SectigoError
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
+from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import Format, is_terminal, record, spinner
 from sectigo_async_cli.progress import follow, last_seen, warn_if_partial
 from sectigo_async_cli.run import report, run_client
-from sectigo_async_cli.secret_input import PasswordFile, PasswordStdin, check_one_way, given_password
+from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
 from sectigo_async_cli.targets import batch_target
-from sectigo_async_cli.unpacking import Unpacking, unsound
+from sectigo_async_cli.unpacking import DOWNLOAD_LIMIT, Unpacking
 
-_DOWNLOAD_LIMIT = 3600.0  # An archive may be large and a line slow; a line that is dead is noticed earlier.
 _OPENSSL = (
     "after unzipping, unencrypt with your password using `openssl pkcs12 -in INFILE.p12 -out OUTFILE.crt -nodes`"
 )
@@ -72,8 +72,10 @@ def batches(
 async def _watch(chosen: Settings, client: SectigoClient, number: int) -> None:
     watched = client.batches.watch(number, timeout=None)
     if not is_terminal() or chosen.output.format not in {Format.AUTO, Format.TABLE}:
+        first = True
         async for batch in watched:
-            chosen.output.emit(_document(batch))
+            chosen.output.emit_next(_document(batch), first=first)
+            first = False
         return
     from rich.console import Console
     from rich.live import Live
@@ -95,7 +97,7 @@ def wait(
     ctx: typer.Context,
     *,
     batch_ids: Annotated[list[int] | None, typer.Argument(metavar="ID...", min=0, help="Ids of batches.")] = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait at most.")] = 1800.0,
+    timeout: WaitLimit = 1800.0,
 ) -> None:
     """Wait until batches are ready for download. Nothing is ordered, so it can be taken up again at any time.
 
@@ -112,12 +114,12 @@ def wait(
             cancelled.add_note(f"nothing is lost: go on with `sectigo-async wait {again}`")
             raise
         chosen.output.emit([_document(batch) for result in results if (batch := last_seen(result))], _COLUMNS)
-        _tell(chosen, results)
+        _conclude(chosen, results)
 
     run_client(ctx, job)
 
 
-def _tell(chosen: Settings, results: Sequence[Batch | SectigoError]) -> None:
+def _conclude(chosen: Settings, results: Sequence[Batch | SectigoError]) -> None:
     """Report what failed, and end with the exit code for all of it.
 
     Raises:
@@ -161,21 +163,18 @@ def download(
     async def job(client: SectigoClient) -> None:
         number = await batch_target(chosen, batch_id)
         password = await given_password(stdin=password_stdin, file=password_file)
-        path = await client.batches.download_to(number, outdir, overwrite=force, timeout=_DOWNLOAD_LIMIT)
+        path = await client.batches.download_to(number, outdir, overwrite=force, timeout=DOWNLOAD_LIMIT)
         told: Mapping[str, object] = {"batchId": number, "file": str(path)}
         if not extract:
             chosen.output.emit(told, text=f"downloaded batch {number} to {path}\n{_OPENSSL}")
             return
         unpacking = Unpacking(directory=outdir, password=password, key_files=key or (), overwrite=force)
-        documents = await unpacking.run(chosen, await asyncio.to_thread(Archive.from_file, path))
-        folders = "\n".join(
-            f"extracted {document['commonName']} to {document['directory']}" for document in documents
-        )
+        unpacked = await unpacking.run(chosen, await asyncio.to_thread(Archive.from_file, path))
+        folders = "\n".join(f"extracted {one['commonName']} to {one['directory']}" for one in unpacked.documents)
         chosen.output.emit(
-            {**told, "certificates": documents}, text=f"downloaded batch {number} to {path}\n{folders}"
+            {**told, "certificates": unpacked.documents}, text=f"downloaded batch {number} to {path}\n{folders}"
         )
-        if (problem := unsound(documents)) is not None:
-            raise problem
+        unpacked.report(chosen)
 
     run_client(ctx, job)
 

@@ -6,7 +6,8 @@ import os
 import platform
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -27,9 +28,9 @@ from sectigo_async_cli.run import busy, run
 _OLDEST_PYTHON = (3, 11)
 _SKEW = 60.0
 _EXTRAS = ("cli", "sandbox")
-_SHAREABLE = frozenset(
-    {"SECTIGO_ENVIRONMENT", "SECTIGO_CREDENTIAL_STORE", "SECTIGO_KEYRING_TIMEOUT", "SECTIGO_TOKEN_CACHE"}
-)
+_PRODUCTION = "https://iot.sectigo.com"
+_SHAREABLE = frozenset({"production", "staging", "docker", "testing", "auto", "keyring", "file", "memory", "default"})
+"""Values of settings that tell nothing of who and where this is."""
 _COLUMNS = {"check": "Check", "status": "Status", "detail": "What was found, and what to do"}
 
 
@@ -200,27 +201,46 @@ async def _login(chosen: Settings, client: SectigoClient) -> _Finding:
 
 
 def _masker(chosen: Settings) -> Callable[[str], str]:
-    """Return what masks the names, hosts and paths of this machine and its settings."""
-    words = {getpass.getuser(): "USER", platform.node(): "HOST", str(Path.home()): "HOME"}
-    try:
-        found = chosen.resolve()
-    except SectigoError:
-        values: Mapping[str, str] = {}
-    else:
-        values = {name: setting.value for name, setting in found.settings.items()}
-        host = urlsplit(found.config.endpoint).hostname or ""
-        words |= {} if is_loopback(host) or host == "iot.sectigo.com" else {host: "ENDPOINT"}
-        words |= {found.account: "ACCOUNT"} if found.account not in {"", "default"} else {}
-    secret_names = {variable.name for variable in VARIABLES} - _SHAREABLE - {"SECTIGO_ENDPOINT", "SECTIGO_ACCOUNT"}
-    words |= {values[name]: name.removeprefix("SECTIGO_") for name in secret_names if values.get(name)}
-    longest_first = sorted((word for word in words if word), key=len, reverse=True)
+    """Return what masks the names, hosts and paths of this machine, of the options and of the settings."""
+    words = _words_to_mask(chosen)
+    longest_first = sorted((word for word in words if len(word) > 1), key=len, reverse=True)
 
     def mask(text: str) -> str:
         for word in longest_first:
-            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])", f"<{words[word]}>", text)
-        return re.sub(r"(?<![\w<>/:])(?:~|/)[^\s'\",;)]+", "<PATH>", text)
+            pattern = rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])"
+            text = re.sub(pattern, f"<{words[word]}>", text, flags=re.IGNORECASE)
+        text = re.sub(r"(?<!:)(?<![\w<>/:.])(?:~|\.{1,2}|[A-Za-z]:)?[/\\][^\s'\",;)]+", "<PATH>", text)
+        # What follows the name of a path is a part of it.
+        return re.sub(r"(<(?:HOME|PATH|ENDPOINT|FILE)>)[/\\][^\s'\",;)]*", r"\1", text)
 
     return mask
+
+
+def _words_to_mask(chosen: Settings) -> dict[str, str]:
+    """Return the words that may tell who and where this is, and what to write in their place."""
+    words = {platform.node(): "HOST"}
+    with suppress(KeyError, OSError, ImportError):  # A container may know neither name nor home.
+        words[getpass.getuser()] = "USER"
+    with suppress(RuntimeError):
+        words[str(Path.home())] = "HOME"
+    given = {variable.name: chosen.environ.get(variable.name) or "" for variable in VARIABLES}
+    options = {"USERNAME": chosen.username, "ENDPOINT": chosen.endpoint, "ACCOUNT": chosen.account}
+    options |= {"ENVIRONMENT": chosen.environment, "PROFILE": chosen.profile}
+    told = [(name.removeprefix("SECTIGO_"), value) for name, value in given.items()] + list(options.items())
+    with suppress(SectigoError):
+        found = chosen.resolve()
+        told += [(name.removeprefix("SECTIGO_"), setting.value) for name, setting in found.settings.items()]
+    for name, value in told:
+        if not value or value in _SHAREABLE:
+            continue
+        host = urlsplit(value).hostname or ""
+        if name != "ENDPOINT":
+            words[value] = name
+        elif not (is_loopback(host) or value.rstrip("/").lower() == _PRODUCTION):
+            words |= {value: name, host: name}
+    if chosen.env_file is not None:
+        words[str(chosen.env_file)] = "FILE"
+    return words
 
 
 def register(app: typer.Typer) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import re
+import shlex
+import stat
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +14,7 @@ import typer
 from cryptography import x509
 
 from sectigo_async.errors import FileError, PkiError
+from sectigo_async.files import file_errors
 from sectigo_async.pki import (
     Archive,
     Item,
@@ -19,6 +22,7 @@ from sectigo_async.pki import (
     PrivateKey,
     describe_key,
     generate_key,
+    is_dns_name,
     key_pem,
     make_csr,
     read_items,
@@ -31,9 +35,10 @@ from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import ask, ask_secret, choose
 from sectigo_async_cli.run import busy, run
-from sectigo_async_cli.secret_input import PasswordFile, PasswordStdin, check_one_way, given_password
-from sectigo_async_cli.unpacking import COLUMNS, Unpacking, read_key, unsound
+from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
+from sectigo_async_cli.unpacking import COLUMNS, Unpacking, read_key
 
+_MOST_NAMED = 3
 _LARGEST_CERTIFICATE_FILE = 1024 * 1024
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _LONGEST = timedelta(days=365 * 100)
@@ -85,35 +90,44 @@ def csr(
             if key is None:
                 kind = await choose("Kind of key:", [(one.value, one) for one in KeyAlgorithm])
         subject = {part: text for part, text in given.items() if text}
+        # A common name need not be a DNS name where there are others.
+        names = list(dict.fromkeys([*([name] if is_dns_name(name) or not sans else []), *sans]))
         # What cannot stand in a request is refused before a key is written.
-        probe = await asyncio.to_thread(generate_key)
-        make_csr(probe, name, dns_names=[name, *sans], subject=subject)
+        make_csr(await asyncio.to_thread(generate_key), name, dns_names=names, subject=subject)
         key_file = key or key_out or Path(f"{safe_name(name)}.key")
+        request_file = out or Path(f"{safe_name(name)}.csr")
+        await asyncio.to_thread(_refuse_existing, request_file, "--out")
         with busy(chosen, "making the key"):
             private = await asyncio.to_thread(read_key, key) if key is not None else await _make_key(kind, key_file)
-        request = make_csr(private, name, dns_names=list(dict.fromkeys([name, *sans])), subject=subject)
-        request_file = out or Path(f"{safe_name(name)}.csr")
+        request = make_csr(private, name, dns_names=names, subject=subject)
         await asyncio.to_thread(write_private, request_file, request)
         chosen.output.emit(
             {
                 "commonName": name,
-                "dnsNames": list(dict.fromkeys([name, *sans])),
+                "dnsNames": names,
                 "key": describe_key(private.public_key()),
                 "keyFile": str(key_file),
                 "csrFile": str(request_file),
             }
         )
-        chosen.output.note(f"order the certificate with: sectigo-async upload {request_file}")
+        chosen.output.note(f"order it with: sectigo-async upload -p PROFILE {shlex.quote(str(request_file))}")
 
     run(chosen, job)
 
 
 async def _make_key(algorithm: KeyAlgorithm, file: Path) -> PrivateKey:
-    if await asyncio.to_thread(file.exists):
-        raise FileError(f"{file} is there already", hint="use it with --key, or name another with --key-out")
+    await asyncio.to_thread(_refuse_existing, file, "--key-out")
     private = await asyncio.to_thread(generate_key, algorithm)
     await asyncio.to_thread(write_private, file, key_pem(private))
     return private
+
+
+def _refuse_existing(file: Path, option: str) -> None:
+    with file_errors(file):
+        is_there = file.exists()
+    if is_there:
+        use = "use it with --key, or " if option == "--key-out" else ""
+        raise FileError(f"{file} is there already", hint=f"{use}name another with {option}")
 
 
 def inspect(
@@ -201,10 +215,9 @@ def unpack(
             overwrite=force,
         )
         with busy(chosen, "unpacking"):
-            documents = await unpacking.run(chosen, await asyncio.to_thread(Archive.from_file, file))
-        chosen.output.emit(documents, COLUMNS)
-        if (problem := unsound(documents)) is not None:
-            raise problem
+            unpacked = await unpacking.run(chosen, await asyncio.to_thread(Archive.from_file, file))
+        chosen.output.emit(unpacked.documents, COLUMNS)
+        unpacked.report(chosen)
 
     run(chosen, job)
 
@@ -218,7 +231,9 @@ def expiring(
     within: Annotated[
         str, typer.Option("--within", help="How soon: hours, days or weeks, like 12h, 30d, 4w.")
     ] = "30d",
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if there are any.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 if there are any, or if something could not be read.")
+    ] = False,
 ) -> None:
     """List the certificates in some directories that expire soon, or have expired, the next one first.
 
@@ -228,8 +243,9 @@ def expiring(
     limit = _duration(within)
 
     async def job() -> None:
+        search = _Search(datetime.now(UTC) + limit)
         with busy(chosen, "reading certificates"):
-            documents = await asyncio.to_thread(_expiring, directories, datetime.now(UTC) + limit)
+            documents = await asyncio.to_thread(search.run, directories)
         columns = {
             "commonName": "Common name",
             "notAfter": "Expires",
@@ -237,7 +253,12 @@ def expiring(
             "file": "File",
         }
         chosen.output.emit(documents, columns)
-        if documents and check:
+        if search.locked:
+            chosen.output.note(f"note: {search.locked} locked files were not looked into")
+        if search.unreadable:
+            some = ", ".join(map(str, search.unreadable[:_MOST_NAMED]))
+            say(f"warning: not looked into, since they cannot be read: {len(search.unreadable)}, among them {some}")
+        if check and (documents or search.unreadable):
             raise typer.Exit(exit_codes.FAILED)
 
     run(chosen, job)
@@ -251,42 +272,67 @@ def _duration(text: str) -> timedelta:
     return length
 
 
-def _expiring(places: Sequence[Path], before: datetime) -> list[dict[str, object]]:
-    found: dict[x509.Certificate, dict[str, object]] = {}
-    locked = 0
-    for file in _files(places):
-        for item in _items(file):
-            locked += item.kind == "locked"
-            if not isinstance(item.thing, x509.Certificate) or item.thing in found:
-                continue
-            told = item.document()
-            if not told["authority"] and item.thing.not_valid_after_utc <= before:
-                names = ("commonName", "serialNumber", "notAfter")
-                found[item.thing] = {name: told[name] for name in names} | {"file": str(file)}
-    if locked:
-        say(f"note: {locked} locked files were not looked into")
-    return sorted(found.values(), key=lambda document: str(document["notAfter"]))
+class _Search:
+    """Looks for certificates that expire.
 
+    Args:
+        before: those that expire up to then are found.
 
-def _items(file: Path) -> Sequence[Item]:
-    """Return what a file holds; nothing where it is of another kind, which directories are full of."""
-    try:
-        if file.stat().st_size > _LARGEST_CERTIFICATE_FILE:
+    Attributes:
+        locked: how many files need a password.
+        unreadable: what could not be read.
+    """
+
+    def __init__(self, before: datetime) -> None:
+        self._before = before
+        self.locked = 0
+        self.unreadable: list[Path] = []
+
+    def run(self, places: Sequence[Path]) -> list[dict[str, object]]:
+        """Return a document for each certificate found, the one that expires next first.
+
+        Raises:
+            FileError: a place is not there.
+        """
+        found: dict[x509.Certificate, dict[str, object]] = {}
+        for file in self._files(places):
+            for item in self._items(file):
+                self.locked += item.kind == "locked"
+                if not isinstance(item.thing, x509.Certificate) or item.thing in found:
+                    continue
+                told = item.document()
+                if not told["authority"] and item.thing.not_valid_after_utc <= self._before:
+                    names = ("commonName", "serialNumber", "notAfter")
+                    found[item.thing] = {name: told[name] for name in names} | {"file": str(file)}
+        return sorted(found.values(), key=lambda document: str(document["notAfter"]))
+
+    def _items(self, file: Path) -> Sequence[Item]:
+        """Return what a file holds; nothing where it is of another kind, which directories are full of."""
+        try:
+            about = file.stat()
+            if not stat.S_ISREG(about.st_mode) or about.st_size > _LARGEST_CERTIFICATE_FILE:
+                return ()
+            archive = Archive.from_file(file)
+        except (FileError, OSError):
+            self.unreadable.append(file)
             return ()
-        return read_items(Archive.from_file(file))
-    except (PkiError, OSError):
-        return ()
+        try:
+            return read_items(archive)
+        except PkiError:
+            return ()
 
+    def _files(self, places: Sequence[Path]) -> Iterator[Path]:
+        for place in places:
+            if place.is_dir():
+                for directory, _, names in os.walk(place, onerror=self._note):
+                    yield from (Path(directory, name) for name in sorted(names))
+            elif place.exists():
+                yield place
+            else:
+                raise FileError(f"{place} is neither a directory nor a file", hint="name one that is there")
 
-def _files(places: Sequence[Path]) -> Iterator[Path]:
-    for place in places:
-        if place.is_file():
-            yield place
-        elif place.is_dir():
-            for directory, _, names in os.walk(place):
-                yield from (Path(directory, name) for name in sorted(names))
-        else:
-            raise FileError(f"{place} is neither a directory nor a file", hint="name one that is there")
+    def _note(self, error: OSError) -> None:
+        self.unreadable.append(Path(error.filename))
 
 
 def register(app: typer.Typer) -> None:

@@ -33,7 +33,7 @@ from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import confirm
 from sectigo_async_cli.run import run, run_client
-from sectigo_async_cli.secret_input import PasswordFile, PasswordStdin, check_one_way, password_from_stdin
+from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, password_from_stdin
 
 _FILES = (
     "SECTIGO_PASSWORD_FILE",
@@ -76,7 +76,7 @@ def login(
         if not credentials.username:
             credentials = attrs.evolve(credentials, username=await _ask_username(chosen, found))
         if password_stdin:
-            credentials = _with_password(credentials, password_from_stdin(), "standard input")
+            credentials = _with_password(credentials, await password_from_stdin(), "standard input")
         elif password_file is not None:
             credentials = _with_password(credentials, await read_secret_file(password_file), "file")
         # Before a person types, and before the service is asked, it is known whether the login can be kept.

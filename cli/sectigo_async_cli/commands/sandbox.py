@@ -30,7 +30,13 @@ def serve(
     ctx: typer.Context,
     *,
     addr: Annotated[
-        str, typer.Option("--addr", "-a", help="HOST:PORT; :PORT is this machine only, port 0 picks one.")
+        str,
+        typer.Option(
+            "--addr",
+            "-a",
+            envvar="SIAS_BIND_ADDR",  # The name that the Go CLI reads.
+            help="HOST:PORT; :PORT is this machine only, port 0 picks one.",
+        ),
     ] = _DEFAULT_ADDRESS,
     username: Annotated[str, typer.Option("--username", "-u", help="Who may sign in.")] = "demo",
     password_file: Annotated[

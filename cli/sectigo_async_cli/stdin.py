@@ -1,6 +1,10 @@
-"""Secrets that a command takes: from standard input, from a file, or from a person; never echoed."""
+"""What a command reads from standard input, and the secrets that it takes from there or from a file."""
 
+import asyncio
+import os
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +38,7 @@ async def given_password(*, stdin: bool, file: Path | None) -> Secret | None:
         FileError: the file holds none.
     """
     if stdin:
-        return password_from_stdin()
+        return await password_from_stdin()
     if file is None:
         return None
     try:
@@ -44,16 +48,52 @@ async def given_password(*, stdin: bool, file: Path | None) -> Secret | None:
     raise FileError(problem, hint="put the password in it, on one line")
 
 
-def password_from_stdin() -> Secret:
+async def password_from_stdin() -> Secret:
     """Return the password on standard input, without the end of its line.
 
     Raises:
         InvalidArgumentError: there is none.
     """
     try:
-        text = "" if sys.stdin is None else sys.stdin.read(_LONGEST)
+        text = (await read_stdin(_LONGEST)).decode()
     except UnicodeDecodeError:
         text = ""
     if not (password := without_newline(text)):
         raise InvalidArgumentError("standard input holds no password", hint="write it there, and nothing else")
     return password
+
+
+async def read_stdin(limit: int) -> bytes:
+    """Return what standard input holds, up to its end or one byte more than `limit`; nothing where there is none.
+
+    Raises:
+        FileError: it cannot be read.
+    """
+    if sys.stdin is None:
+        return b""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[bytes] = loop.create_future()
+
+    def read() -> None:
+        # Not through the buffer of `sys.stdin`, whose lock would keep the process from ending.
+        data = bytearray()
+        problem = ""
+        try:
+            while len(data) <= limit and (piece := os.read(0, limit + 1 - len(data))):
+                data += piece
+        except OSError as error:
+            problem = error.strerror or str(error)
+        with suppress(RuntimeError):  # Nobody waits any more, and the loop is closed.
+            loop.call_soon_threadsafe(settle, bytes(data), problem)
+
+    def settle(data: bytes, problem: str) -> None:
+        if done.cancelled():
+            return
+        if problem:
+            done.set_exception(FileError(f"cannot read standard input: {problem}", hint="name a file"))
+        else:
+            done.set_result(data)
+
+    # A thread that is left behind: whoever writes may never end, and Ctrl-C has to.
+    threading.Thread(target=read, daemon=True).start()
+    return await done

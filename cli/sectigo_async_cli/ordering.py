@@ -1,0 +1,89 @@
+"""What `create` and `upload` share around an order: what is left, the last question, the ways out, and its id."""
+
+import asyncio
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import typer
+
+from sectigo_async import Batch, SectigoClient, SectigoError
+from sectigo_async.errors import BadRequestError, NotFoundError, OutcomeUnknownError
+from sectigo_async_cli import exit_codes
+from sectigo_async_cli.output import Output, OutputError, say
+from sectigo_async_cli.prompts import confirm
+from sectigo_async_cli.targets import Target, balance
+
+
+async def left_to_order(client: SectigoClient, target: Target) -> str:
+    """Return how many licences are left, in words; nothing where that is not known."""
+    count = None if target.authority is None else await balance(client, target.authority)
+    return "" if count is None else f" of the {count:,} left"
+
+
+async def agree(question: str) -> None:
+    """Ask whether to order.
+
+    Raises:
+        typer.Exit: no.
+    """
+    if not await confirm(question, default=False):
+        say("nothing was ordered")
+        raise typer.Exit(exit_codes.FAILED)
+
+
+@contextmanager
+def ways_out(name: str, profile_id: int, *, password_file: Path | None = None) -> Iterator[None]:
+    """Name the commands that help where an order fails or is interrupted.
+
+    Args:
+        name: the first common name of the order.
+        profile_id: the profile it is for.
+        password_file: a password that was made for it; removed where nothing was ordered with it.
+    """
+    look = f"first see by `sectigo-async find -n {shlex.quote(name)}` or in the portal whether it ran"
+    kept = "" if password_file is None else f"; its PKCS#12 password is kept in {password_file}"
+    try:
+        yield
+    except OutcomeUnknownError as error:
+        error.hint = f"do not order again; {look}{kept}"
+        raise
+    except asyncio.CancelledError as cancelled:
+        if hasattr(cancelled, "__notes__"):  # The order was on its way.
+            cancelled.add_note(f"{look}{kept}")
+        else:
+            _remove(password_file)
+        raise
+    except SectigoError as error:
+        _remove(password_file)
+        if isinstance(error, BadRequestError):
+            error.hint = f"nothing was ordered; `sectigo-async profiles -i {profile_id} --params` shows what it takes"
+        elif isinstance(error, NotFoundError):
+            error.hint = "nothing was ordered; `sectigo-async authorities` shows authorities and profiles"
+        raise
+
+
+def _remove(file: Path | None) -> None:
+    if file is not None:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def tell(batch: Batch) -> None:
+    """Say what was ordered: whatever becomes of the output, its id is told."""
+    noun = "certificate" if batch.size == 1 else "certificates"
+    say(f"ordered batch {batch.batch_id}: {batch.size} {noun}")
+
+
+def show_order(output: Output, batch: Batch) -> None:
+    """Show the document of an order.
+
+    Raises:
+        typer.Exit: it cannot be written; the order was placed all the same.
+    """
+    try:
+        output.emit(batch.document())
+    except OutputError as error:
+        say(f"error: the order was placed, but the output cannot be written: {error}")
+        raise typer.Exit(exit_codes.PARTLY_DONE) from None
