@@ -55,7 +55,7 @@ class Problem:
 
 
 @attrs.frozen
-class Check:
+class ParameterCheck:
     """What checking the parameters of an order found.
 
     Attributes:
@@ -124,7 +124,7 @@ def _unrolled_size(pattern: str) -> int:
     return sum(sizes)
 
 
-def check_parameters(parameters: Iterable[Parameter], params: Mapping[str, str | Secret]) -> Check:
+def check_parameters(parameters: Iterable[Parameter], params: Mapping[str, str | Secret]) -> ParameterCheck:
     """Check the parameters of an order against the rules of its profile; tell all problems at once (blocking).
 
     Args:
@@ -143,7 +143,7 @@ def check_parameters(parameters: Iterable[Parameter], params: Mapping[str, str |
                 problems.append(Problem(name, broken if value else "is required"))
             case Fit.NOT_CHECKED:
                 not_checked.append(name)
-    return Check(tuple(problems), tuple(not_checked))
+    return ParameterCheck(tuple(problems), tuple(not_checked))
 
 
 def make_password(parameter: Parameter | None = None) -> Secret:

@@ -1,6 +1,7 @@
 """What the options of every command say, and the client they make."""
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from sectigo_async.errors import (
     InvalidArgumentError,
     SignInRequiredError,
 )
-from sectigo_async_cli.output import Output, say
+from sectigo_async_cli.output import Output, is_live, say
 from sectigo_async_cli.prompts import ask, ask_secret, is_terminal
 
 if TYPE_CHECKING:
@@ -72,7 +73,14 @@ class Settings:
     @property
     def talks_to_a_terminal(self) -> bool:
         """Whether talk is seen by a person as it is said."""
-        return sys.stderr is not None and sys.stderr.isatty()
+        return is_live(sys.stderr)
+
+    def command(self, *words: str) -> str:
+        """Return a command line that means the same login, to be copied."""
+        options = {"-u": self.username, "-e": self.endpoint, "-E": self.environment, "--account": self.account}
+        options["--env-file"] = None if self.env_file is None else str(self.env_file)
+        given = [word for option, value in options.items() if value for word in (option, value)]
+        return f"`{shlex.join(['sectigo-async', *given, *words])}`"
 
     def resolve(self, *, store: str | None = None, keeping: bool = False, new_account: bool = False) -> Resolved:
         """Return who signs in where, from the options, the environment and the account."""
@@ -197,6 +205,16 @@ def read_env_file(base: Settings, path: Path) -> Settings:
         }
         return attrs.evolve(base, environ={**base.environ, **added}, env_file=path, from_file=frozenset(added))
     raise ConfigurationError(problem, hint="--env-file names a file of lines like SECTIGO_USERNAME=ops")
+
+
+def refuse_in_a_shell(chosen: Settings) -> None:
+    """Raise an error where a command is typed in a shell that it would not end in.
+
+    Raises:
+        typer.BadParameter: it is.
+    """
+    if chosen.session is not None:
+        raise typer.BadParameter("not in the shell: run it in another terminal")
 
 
 def settings(ctx: typer.Context) -> Settings:

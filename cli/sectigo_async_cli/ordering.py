@@ -1,7 +1,6 @@
 """What `create` and `upload` share around an order: what is left, the last question, the ways out, and its id."""
 
 import asyncio
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 from sectigo_async import Batch, SectigoClient, SectigoError
 from sectigo_async.errors import BadRequestError, NotFoundError, OutcomeUnknownError
 from sectigo_async_cli import exit_codes
+from sectigo_async_cli.context import Settings
 from sectigo_async_cli.output import Output, OutputError, say
 from sectigo_async_cli.prompts import confirm
 from sectigo_async_cli.targets import Target, balance
@@ -34,15 +34,26 @@ async def agree(question: str) -> None:
 
 
 @contextmanager
-def ways_out(name: str, profile_id: int, *, password_file: Path | None = None) -> Iterator[None]:
+def before_ordering() -> Iterator[None]:
+    """Tell whoever interrupts the block that nothing was ordered."""
+    try:
+        yield
+    except asyncio.CancelledError as cancelled:
+        cancelled.add_note("nothing was ordered")
+        raise
+
+
+@contextmanager
+def ways_out(chosen: Settings, name: str, profile_id: int, *, password_file: Path | None = None) -> Iterator[None]:
     """Name the commands that help where an order fails or is interrupted.
 
     Args:
+        chosen: the options.
         name: the first common name of the order.
         profile_id: the profile it is for.
         password_file: a password that was made for it; removed where nothing was ordered with it.
     """
-    look = f"first see by `sectigo-async find -n {shlex.quote(name)}` or in the portal whether it ran"
+    look = f"first see by {chosen.command('find', '-n', name)} or in the portal whether it ran"
     kept = "" if password_file is None else f"; its PKCS#12 password is kept in {password_file}"
     try:
         yield
@@ -54,13 +65,15 @@ def ways_out(name: str, profile_id: int, *, password_file: Path | None = None) -
             cancelled.add_note(f"{look}{kept}")
         else:
             _remove(password_file)
+            cancelled.add_note("nothing was ordered")
         raise
     except SectigoError as error:
         _remove(password_file)
         if isinstance(error, BadRequestError):
-            error.hint = f"nothing was ordered; `sectigo-async profiles -i {profile_id} --params` shows what it takes"
+            rules = chosen.command("profiles", "-i", str(profile_id), "--params")
+            error.hint = f"nothing was ordered; {rules} shows what it takes"
         elif isinstance(error, NotFoundError):
-            error.hint = "nothing was ordered; `sectigo-async authorities` shows authorities and profiles"
+            error.hint = f"nothing was ordered; {chosen.command('authorities')} shows authorities and profiles"
         raise
 
 

@@ -11,11 +11,12 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import attrs
 
@@ -61,7 +62,7 @@ def say(text: str) -> None:
     """Write one line of talk to stderr."""
     # Talk that nobody can hear must not keep data from being written.
     with spinner.hushed(), suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(visible(" ".join(text.split("\n"))) + "\n")
+        sys.stderr.write(flat(text) + "\n")
         sys.stderr.flush()
 
 
@@ -100,6 +101,16 @@ def give_up_stdout() -> None:
 def is_terminal() -> bool:
     """Say whether data goes to a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()
+
+
+def is_live(stream: TextIO | None) -> bool:
+    """Say whether a stream is a terminal on which lines can be written anew."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "").lower() not in {"dumb", "unknown"}
+
+
+def flat(text: object) -> str:
+    """Return foreign text as `visible` does, in one line."""
+    return visible(" ".join(str(text).split("\n")))
 
 
 @attrs.frozen(kw_only=True)
@@ -299,14 +310,17 @@ def _table(documents: Sequence[Document], columns: Mapping[str, str], prose: Col
 def _wide_console() -> "Console":
     from rich.console import Console
 
-    return Console(width=10_000)
+    return Console(width=10_000, height=10_000)  # With one alone, rich takes 80 columns for a dumb terminal.
 
 
 def _console() -> "Console":
     """Return the console of stdout; where it is no terminal, one in which nothing has to be cut."""
     from rich.console import Console
 
-    return Console(markup=False, highlight=False) if is_terminal() else _wide_console()
+    if not is_terminal():
+        return _wide_console()
+    size = shutil.get_terminal_size()
+    return Console(markup=False, highlight=False, width=size.columns, height=size.lines)
 
 
 def _show(what: "RenderableType") -> None:

@@ -8,6 +8,8 @@ from sectigo_async.errors import BatchError
 from sectigo_async_cli.context import Settings
 from sectigo_async_cli.output import say, spinner, visible
 
+_LINES_BESIDE = 4
+
 
 def describe(batch: Batch) -> str:
     """Return the state of a batch in a few words: its status, and how many certificates are done."""
@@ -22,6 +24,8 @@ async def follow(
 ) -> list[Batch | SectigoError]:
     """Wait for batches, and return for each the batch that is ready or the error that ended the wait.
 
+    More batches than the terminal has lines for are told as one number.
+
     Args:
         chosen: whether and where to tell how it goes.
         client: watches them.
@@ -33,10 +37,15 @@ async def follow(
 
     live = chosen.talks_to_a_terminal and not chosen.output.quiet
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not live)
+    console = Console(stderr=True)
+    progress = Progress(*columns, console=console, transient=True, disable=not live)
+    as_number = len(batch_ids) > console.height - _LINES_BESIDE
+    summary = progress.add_task(f"0 of {len(batch_ids)} batches done", total=len(batch_ids), visible=as_number)
+    done = 0
 
     async def one(batch_id: int) -> Batch | SectigoError:
-        line = progress.add_task(f"batch {batch_id}", total=1)
+        nonlocal done
+        line = progress.add_task(f"batch {batch_id}", total=1, visible=not as_number)
         last: Batch | None = None
         try:
             async for batch in client.batches.watch(batch_id, timeout=timeout):
@@ -48,7 +57,9 @@ async def follow(
         except SectigoError as error:
             return error
         finally:
+            done += 1
             progress.update(line, completed=1)
+            progress.update(summary, completed=done, description=f"{done} of {len(batch_ids)} batches done")
         assert last is not None
         return last
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from sectigo_async.errors import InvalidArgumentError
-from sectigo_async_cli.output import spinner, visible
+from sectigo_async_cli.output import flat, is_live, spinner
 
 if TYPE_CHECKING:
     from prompt_toolkit.output import Output
@@ -19,8 +19,8 @@ Check = Callable[[str], str]
 
 
 def is_terminal() -> bool:
-    """Say whether stdin, stdout and stderr are terminals, so that somebody may be there to ask."""
-    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    """Say whether stdin, stdout and stderr are terminals that can show a question, so that somebody may be there."""
+    return all(is_live(stream) for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 async def ask(question: str, *, default: str = "", hint: str = "", check: Check | None = None) -> str:
@@ -38,14 +38,12 @@ async def ask(question: str, *, default: str = "", hint: str = "", check: Check 
     """
     import questionary
 
-    def judge(text: str) -> bool | str:
-        return True if check is None else visible(check(text.strip())) or True
-
     asked = questionary.text(
-        visible(question),
-        default=default,
-        instruction=f"({visible(hint)})" if hint else None,
-        validate=judge,
+        flat(question),
+        default=flat(default),
+        instruction=f"({flat(hint)})" if hint else None,
+        validate=_judge(None if check is None else lambda text: check(text.strip())),
+        validate_while_typing=False,
         output=_stderr(),
     )
     return str(await _answer(asked)).strip()
@@ -55,18 +53,39 @@ async def ask_secret(question: str, *, check: Check | None = None) -> str:
     """Return what a person answers, which is not shown as it is typed. Raises as `ask` does."""
     import questionary
 
-    def judge(text: str) -> bool | str:
-        return True if check is None else visible(check(text)) or True
+    asked = questionary.password(
+        flat(question), validate=_judge(check), validate_while_typing=False, output=_stderr()
+    )
+    return str(await _answer(asked))
 
-    return str(await _answer(questionary.password(visible(question), validate=judge, output=_stderr())))
+
+def _judge(check: Check | None) -> Callable[[str], bool | str]:
+    def judge(text: str) -> bool | str:
+        return True if check is None else flat(check(text)) or True
+
+    return judge
 
 
 async def choose(question: str, choices: Sequence[tuple[str, T]]) -> T:
     """Return which of some choices, given as text and value, a person takes. Raises as `ask` does."""
     import questionary
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings
 
-    offered = [questionary.Choice(visible(text), value=index) for index, (text, _) in enumerate(choices)]
-    index = await _answer(questionary.select(visible(question), choices=offered, output=_stderr(), use_jk_keys=False))
+    offered = [questionary.Choice(flat(text), value=index) for index, (text, _) in enumerate(choices)]
+    asked = questionary.select(flat(question), choices=offered, output=_stderr(), use_jk_keys=False)
+    keys = KeyBindings()
+
+    @keys.add("c-d")
+    def end(event: KeyPressEvent) -> None:
+        event.app.exit(exception=EOFError())
+
+    @keys.add("<sigint>")
+    def interrupt(event: KeyPressEvent) -> None:
+        event.app.exit(exception=KeyboardInterrupt())
+
+    assert asked.application.key_bindings is not None
+    asked.application.key_bindings = merge_key_bindings([asked.application.key_bindings, keys])
+    index = await _answer(asked)
     assert isinstance(index, int)
     return choices[index][1]
 
@@ -75,7 +94,7 @@ async def confirm(question: str, *, default: bool) -> bool:
     """Say whether a person agrees. Raises as `ask` does."""
     import questionary
 
-    return bool(await _answer(questionary.confirm(visible(question), default=default, output=_stderr())))
+    return bool(await _answer(questionary.confirm(flat(question), default=default, output=_stderr())))
 
 
 def _stderr() -> "Output":

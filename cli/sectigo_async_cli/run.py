@@ -20,6 +20,7 @@ from sectigo_async_cli.output import OutputError, say, spinner
 
 T = TypeVar("T")
 
+_OF_A_LOGIN = ("username", "password", "endpoint", "environment", "account", "environ")
 _LONGEST_DOTENV = 64 * 1024
 
 
@@ -29,24 +30,31 @@ class Session:
 
     Attributes:
         runner: the event loop.
-        settings: the options that the shell was started with.
-        client: the client for them.
+        started: the options that the shell was started with.
+        terminated: whether SIGTERM came, so that the shell has to end.
     """
 
     runner: asyncio.Runner
-    settings: Settings
-    client: SectigoClient
+    started: Settings
+    terminated: bool = False
+    _client: SectigoClient | None = attrs.field(default=None, init=False)
 
     def fits(self, chosen: Settings) -> bool:
-        """Say whether the shell's client is the one for these options."""
-        ours = self.settings
-        return (chosen.username, chosen.password, chosen.endpoint, chosen.environment, chosen.account) == (
-            ours.username,
-            ours.password,
-            ours.endpoint,
-            ours.environment,
-            ours.account,
-        )
+        """Say whether these options mean the login of the shell."""
+        return all(getattr(chosen, name) == getattr(self.started, name) for name in _OF_A_LOGIN)
+
+    async def client(self) -> SectigoClient:
+        """Return the one client of the shell, made when it is first needed."""
+        if self._client is None:
+            self._client = (await self.started.with_answers()).client()
+        return self._client
+
+    async def renew(self) -> None:
+        """Forget the client, since somebody signed in or out; the next command makes another."""
+        self.started = attrs.evolve(self.started)  # What it has found out is of before.
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
 
 def run_client(ctx: typer.Context, job: Callable[[SectigoClient], Awaitable[None]]) -> None:
@@ -58,19 +66,14 @@ def run_client(ctx: typer.Context, job: Callable[[SectigoClient], Awaitable[None
     session = chosen.session
 
     async def with_client() -> None:
-        if session is not None and session.fits(chosen):
-            with busy(chosen, _waiting_for(session.client)):
-                await job(session.client)
-            return
-        async with (await chosen.with_answers()).client() as client:
-            with busy(chosen, _waiting_for(client)):
+        with busy(chosen, f"waiting for {urlsplit(chosen.resolve().config.endpoint).netloc}"):
+            if session is not None and session.fits(chosen):
+                await job(await session.client())
+                return
+            async with (await chosen.with_answers()).client() as client:
                 await job(client)
 
     run(chosen, with_client)
-
-
-def _waiting_for(client: SectigoClient) -> str:
-    return f"waiting for {urlsplit(client.config.endpoint).netloc}"
 
 
 def busy(chosen: Settings, text: str) -> AbstractContextManager[None]:
@@ -88,8 +91,14 @@ def run(chosen: Settings, job: Callable[[], Coroutine[Any, Any, T]]) -> T:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
+
+        def terminate() -> None:
+            if chosen.session is not None:
+                chosen.session.terminated = True
+            task.cancel()
+
         with suppress(NotImplementedError):  # Windows
-            loop.add_signal_handler(signal.SIGTERM, task.cancel)
+            loop.add_signal_handler(signal.SIGTERM, terminate)
         try:
             return await job()
         except asyncio.CancelledError as cancelled:

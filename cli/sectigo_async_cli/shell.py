@@ -1,43 +1,44 @@
 """Reading command lines and running them: what `sectigo-async shell` does."""
 
 import os
+import re
 import shlex
 import sys
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
+import typer
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.output import create_output
 
-from sectigo_async import SectigoClient, SectigoError
+from sectigo_async import SectigoError
 from sectigo_async.credentials import state_directory
 from sectigo_async.errors import CredentialStoreError
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings
-from sectigo_async_cli.output import say, visible
-from sectigo_async_cli.run import run
+from sectigo_async_cli.output import flat, say
+from sectigo_async_cli.run import Session, run
 
-_NOT_HERE = frozenset({"shell", "serve", "demo"})
 _LEAVE = frozenset({"exit", "quit"})
 _P_IS_NO_PASSWORD = frozenset({"upload", "revoke", "profiles", "profile"})
-_SECRET_WORDS = ("password", "secret", "token")
+_SECRET_WORDS = ("passw", "secret", "token")
 _PROFILE_OPTIONS = frozenset({"--profile", "--authority"})
 
 
-def read_and_run(chosen: Settings, program: Any, client: SectigoClient) -> None:
-    """Read command lines and run them, until the input ends.
+def read_and_run(chosen: Settings, session: Session, program: Any) -> None:
+    """Read command lines and run them, until the input ends or SIGTERM comes.
 
     Args:
         chosen: the options that hold for all of them.
+        session: what they share.
         program: the tree of commands.
-        client: lists what can be completed.
     """
     prompt: PromptSession[str] = PromptSession(
         history=_history(),
-        completer=CommandCompleter(program.commands, client),
+        completer=CommandCompleter(program, session),
         complete_while_typing=False,
         output=create_output(stdout=sys.stderr),
     )
@@ -53,6 +54,8 @@ def read_and_run(chosen: Settings, program: Any, client: SectigoClient) -> None:
         if words[0] in _LEAVE:
             return
         _run_line(chosen, program, words)
+        if session.terminated:
+            raise typer.Exit(exit_codes.INTERRUPTED)
 
 
 def _read(chosen: Settings, prompt: PromptSession[str]) -> str | None:
@@ -72,9 +75,6 @@ def _read(chosen: Settings, prompt: PromptSession[str]) -> str | None:
 def _run_line(chosen: Settings, program: Any, words: Sequence[str]) -> None:
     if words[0] == "help":
         words = [*words[1:], "--help"]
-    if next((word for word in words if not word.startswith("-")), "") in _NOT_HERE:
-        say(f"error: not in the shell. Run it in another terminal: sectigo-async {shlex.join(words)}.")
-        return
     try:
         program(args=list(words), prog_name="sectigo-async", obj=chosen)
     except SystemExit as ended:
@@ -97,12 +97,15 @@ def _history() -> History:
 
 def may_hold_a_secret(line: str) -> bool:
     """Say whether a line may hold a secret; rather yes than no."""
-    if any(word in line.lower() for word in _SECRET_WORDS):
+    try:
+        words = shlex.split(line)
+    except ValueError:
         return True
-    words = line.split()
-    # Where -p is no password: behind the name of such a command.
-    harmless = next((index for index, word in enumerate(words) if word in _P_IS_NO_PASSWORD), len(words))
-    return any(word.startswith("-") and not word.startswith("--") and "p" in word for word in words[:harmless])
+    if not words or any(text in line.lower() for text in _SECRET_WORDS):
+        return bool(words)
+    long = any(word.startswith(("--pa", "--param")) for word in words)
+    short = any(re.match("-[^-]*p", word) for word in words)
+    return long or (short and words[0] not in _P_IS_NO_PASSWORD)
 
 
 class _SecretFreeHistory(FileHistory):
@@ -122,65 +125,82 @@ class _SecretFreeHistory(FileHistory):
 
 
 class CommandCompleter(Completer):
-    """Completes commands, options, and the ids that the service knows.
+    """Completes commands, options, and the profiles that the service knows.
 
     Args:
-        commands: the commands by name.
-        client: lists the ids; asked once, when they are first needed.
+        program: the tree of commands.
+        session: has the client that lists the profiles; asked once, when they are first needed.
     """
 
-    def __init__(self, commands: Mapping[str, Any], client: SectigoClient) -> None:
-        self._commands = {name: command for name, command in commands.items() if not command.hidden}
-        self._client = client
-        self._ids: list[tuple[str, str]] | None = None
+    def __init__(self, program: Any, session: Session) -> None:
+        self._program = program
+        self._commands = {name: command for name, command in program.commands.items() if not command.hidden}
+        self._session = session
+        self._profiles: list[tuple[str, str]] = []
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """Return what can be said without asking the service."""
         del complete_event
         before, word = _words(document.text_before_cursor)
-        for text, meaning in self._known(before, word):
-            if text.startswith(word):
-                yield Completion(text, start_position=-len(word), display_meta=visible(meaning))
+        command, at_option = self._place(before)
+        if command is None:
+            return
+        offered: list[tuple[str, str]] = []
+        if word.startswith("-"):
+            offered = [(option, one.help or "") for one in command.params for option in _options(one)]
+        elif command is self._program and not at_option:
+            offered = [(name, one.short_help or "") for name, one in self._commands.items()]
+            offered += [] if before else [("help", "Show the commands."), ("exit", "Leave.")]
+        yield from _matching(offered, word)
 
     async def get_completions_async(
         self, document: Document, complete_event: CompleteEvent
     ) -> AsyncGenerator[Completion, None]:
-        """Return that, and ids."""
+        """Return that, and profiles."""
         for completion in self.get_completions(document, complete_event):
             yield completion
         before, word = _words(document.text_before_cursor)
-        if self._wants_id(before):
-            for text, meaning in await self._live_ids():
-                if text.startswith(word):
-                    yield Completion(text, start_position=-len(word), display_meta=visible(meaning))
+        command, at_option = self._place(before)
+        names_a_profile = bool(_PROFILE_OPTIONS & at_option) or (
+            "--id" in at_option and command is not None and command.name in {"profiles", "profile"}
+        )
+        if names_a_profile:
+            for completion in _matching(await self._list_profiles(), word):
+                yield completion
 
-    def _known(self, before: list[str], word: str) -> Iterable[tuple[str, str]]:
-        if not before:
-            names = {name: command.get_short_help_str(60) for name, command in self._commands.items()}
-            return [*names.items(), ("help", "Show the commands."), ("exit", "Leave.")]
-        command = self._commands.get(before[0])
-        if command is None or not word.startswith("-"):
-            return ()
-        return [
-            (option, one.help or "") for one in command.params for option in getattr(one, "opts", ()) if "-" in option
-        ]
+    def _place(self, before: Sequence[str]) -> tuple[Any, frozenset[str]]:
+        """Return the command that the words lead into, and the names of the option whose value comes next."""
+        command, waiting = self._program, frozenset[str]()
+        for word in before:
+            option = next((one for one in command.params if word in _options(one)), None)
+            if waiting:
+                waiting = frozenset()
+            elif option is not None:
+                waiting = frozenset() if getattr(option, "is_flag", False) else frozenset(_options(option))
+            elif command is self._program and not word.startswith("-") and word != "help":
+                command = self._commands.get(word)
+                if command is None:
+                    return None, frozenset()
+        return command, waiting
 
-    def _wants_id(self, before: list[str]) -> bool:
-        command = self._commands.get(before[0]) if before else None
-        if command is None:
-            return False
-        taking = next((one for one in command.params if before[-1] in getattr(one, "opts", ())), None)
-        options = set() if taking is None else set(taking.opts)
-        return bool(_PROFILE_OPTIONS & options) or (before[0] in {"profiles", "profile"} and "--id" in options)
-
-    async def _live_ids(self) -> list[tuple[str, str]]:
-        if self._ids is None:
+    async def _list_profiles(self) -> list[tuple[str, str]]:
+        if not self._profiles:
             try:
-                listed = await self._client.authorities.list()
+                listed = await (await self._session.client()).authorities.list()
             except SectigoError:
                 return []
-            self._ids = [(str(one.profile_id), one.profile_name) for one in listed if one.profile_id is not None]
-        return self._ids
+            self._profiles = [(str(one.profile_id), one.profile_name) for one in listed if one.profile_id is not None]
+        return self._profiles
+
+
+def _options(parameter: Any) -> list[str]:
+    return [name for name in (*parameter.opts, *parameter.secondary_opts) if name.startswith("-")]
+
+
+def _matching(offered: Iterable[tuple[str, str]], word: str) -> Iterable[Completion]:
+    for text, meaning in offered:
+        if text.startswith(word):
+            yield Completion(text, start_position=-len(word), display_meta=flat(meaning))
 
 
 def _words(text: str) -> tuple[list[str], str]:

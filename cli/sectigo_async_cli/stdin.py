@@ -67,10 +67,13 @@ async def read_stdin(limit: int) -> bytes:
     """Return what standard input holds, up to its end or one byte more than `limit`; nothing where there is none.
 
     Raises:
+        InvalidArgumentError: it is a terminal, which would show what is typed.
         FileError: it cannot be read.
     """
     if sys.stdin is None:
         return b""
+    if sys.stdin.isatty():
+        raise InvalidArgumentError("standard input is a terminal", hint="write to it from a file or a program")
     loop = asyncio.get_running_loop()
     done: asyncio.Future[bytes] = loop.create_future()
 

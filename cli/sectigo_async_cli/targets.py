@@ -11,6 +11,7 @@ from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import ask, choose
 
 _LONGEST_ID = 18
+_QUESTION = "Profile to order under:"
 
 
 @attrs.frozen(kw_only=True)
@@ -35,7 +36,9 @@ def missing(option: str, advice: str) -> typer.BadParameter:
     return typer.BadParameter(f"missing: {advice}", param_hint=option)
 
 
-async def order_target(chosen: Settings, client: SectigoClient, given: int | None, option: str) -> Target:
+async def order_target(
+    chosen: Settings, client: SectigoClient, given: int | None, option: str, *, question: str = _QUESTION
+) -> Target:
     """Return what to order under: what the command names, what `-P` names, or what a person chooses.
 
     Args:
@@ -43,13 +46,13 @@ async def order_target(chosen: Settings, client: SectigoClient, given: int | Non
         client: lists the authorities.
         given: id of an authority or a profile.
         option: the option that names it.
+        question: what to ask a person.
 
     Raises:
         typer.BadParameter: nobody says, or it may be either of two.
     """
     named = str(given) if given is not None else _default_profile(chosen)
-    if not named and not chosen.interactive:
-        raise missing(option, f"name one with {option}, or for all commands with -P or SECTIGO_PROFILE")
+    check_profile_is_named(chosen, given, option)
     number = _id(named)
     try:
         listed = await client.authorities.list()
@@ -59,7 +62,7 @@ async def order_target(chosen: Settings, client: SectigoClient, given: int | Non
         say(f"warning: whether {number} is an authority or a profile is not checked: {error}")
         listed = ()
     if not named:
-        authority = await _choose_authority(client, listed)
+        authority = await _choose_authority(client, listed, question)
         order_id = authority.profile_id if authority.profile_id is not None else authority.id
         return Target(order_id=order_id, profile_id=order_id, authority=authority, asked=True)
     if number is None:
@@ -86,13 +89,25 @@ async def order_target(chosen: Settings, client: SectigoClient, given: int | Non
     )
 
 
-async def profile_target(chosen: Settings, client: SectigoClient, given: int | None, option: str) -> Target:
+async def profile_target(
+    chosen: Settings, client: SectigoClient, given: int | None, option: str, *, question: str = _QUESTION
+) -> Target:
     """Return the profile that a command names by its id, or as `order_target` finds it."""
     named = _default_profile(chosen)
     number = given if given is not None else _id(named)
     if number is not None:
         return Target(order_id=number, profile_id=number)
-    return await order_target(chosen, client, None, option)
+    return await order_target(chosen, client, None, option, question=question)
+
+
+def check_profile_is_named(chosen: Settings, given: int | None, option: str) -> None:
+    """Raise an error where nobody names a profile, and nobody can be asked.
+
+    Raises:
+        typer.BadParameter: so it is.
+    """
+    if given is None and not _default_profile(chosen) and not chosen.interactive:
+        raise missing(option, f"name one with {option}, or for all commands with -P or SECTIGO_PROFILE")
 
 
 def _default_profile(chosen: Settings) -> str:
@@ -116,12 +131,12 @@ def _named(listed: tuple[Authority, ...], name: str) -> Authority:
     raise typer.BadParameter(f"{name!r} is {said}; there are {offered}", param_hint="--profile")
 
 
-async def _choose_authority(client: SectigoClient, listed: tuple[Authority, ...]) -> Authority:
+async def _choose_authority(client: SectigoClient, listed: tuple[Authority, ...], question: str) -> Authority:
     if not listed:
         raise typer.BadParameter("your account may order under no authority", param_hint="--profile")
     left = await asyncio.gather(*(balance(client, authority) for authority in listed))
     choices = [(_offer(authority, count), authority) for authority, count in zip(listed, left, strict=True)]
-    return await choose("Profile to order under:", choices)
+    return await choose(question, choices)
 
 
 def _offer(authority: Authority, count: int | None) -> str:
@@ -138,7 +153,7 @@ async def balance(client: SectigoClient, authority: Authority) -> int | None:
         return None
 
 
-async def batch_target(chosen: Settings, given: int | None) -> int:
+async def batch_target(chosen: Settings, given: int | None, option: str = "--id") -> int:
     """Return the id of the batch that a command names, or that a person answers.
 
     Raises:
@@ -147,7 +162,7 @@ async def batch_target(chosen: Settings, given: int | None) -> int:
     if given is not None:
         return given
     if not chosen.interactive:
-        raise missing("--id", "name the batch with --id, as the order told it")
+        raise missing(option, f"name the batch with {option}, as the order told it")
 
     def check(text: str) -> str:
         return "" if _id(text) is not None else "an id is a number, as the order told it"

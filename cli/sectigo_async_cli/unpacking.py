@@ -31,6 +31,19 @@ DOWNLOAD_LIMIT = 3600.0
 _TRIES = 3
 
 
+def check_directory(directory: Path) -> None:
+    """See that files can be written to a directory.
+
+    Raises:
+        FileError: they cannot.
+    """
+    staged = StagedFile(directory / "probe")
+    try:
+        staged.open()
+    finally:
+        staged.discard()
+
+
 @attrs.frozen(kw_only=True)
 class Unpacking:
     """How an archive is unpacked.
@@ -60,15 +73,8 @@ class Unpacking:
             FileError: the directory cannot be written to, or the roots cannot be read.
         """
         await self._anchors(chosen)
-        await asyncio.to_thread(self._try_directory)
-
-    def _try_directory(self) -> None:
-        make_directory(self.directory)
-        staged = StagedFile(self.directory / "probe")
-        try:
-            staged.open()
-        finally:
-            staged.discard()
+        await asyncio.to_thread(make_directory, self.directory)
+        await asyncio.to_thread(check_directory, self.directory)
 
     async def _anchors(self, chosen: Settings) -> list[x509.Certificate] | None:
         trust = self.trust or chosen.resolve().config.trust_anchors

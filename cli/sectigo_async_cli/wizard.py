@@ -9,9 +9,9 @@ import typer
 
 from sectigo_async import Parameter, Secret, SectigoClient
 from sectigo_async.errors import InvalidArgumentError, NotFoundError, ServiceError
-from sectigo_async.parameters import Check, Fit, check_parameters, check_value, is_secret
+from sectigo_async.parameters import Fit, ParameterCheck, check_parameters, check_value, is_secret
 from sectigo_async_cli.output import say
-from sectigo_async_cli.prompts import ask, ask_secret
+from sectigo_async_cli.prompts import Check, ask, ask_secret
 
 Params = dict[str, str | Secret]
 
@@ -46,7 +46,7 @@ class Rules:
             NotFoundError: there is no such profile.
         """
         try:
-            return cls(await client.profiles.parameters(profile_id))
+            return cls(await client.profiles.parameters(profile_id) or None)
         except NotFoundError as error:
             error.hint = "nothing was ordered; `sectigo-async authorities` shows authorities and profiles"
             raise
@@ -63,11 +63,11 @@ class Rules:
         """Say whether an order may have that parameter, as far as is known."""
         return self.parameters is None or self.get(name) is not None
 
-    async def check(self, params: Mapping[str, str | Secret]) -> Check:
+    async def check(self, params: Mapping[str, str | Secret]) -> ParameterCheck:
         """Return what is wrong with the parameters of an order."""
-        return (
-            await asyncio.to_thread(check_parameters, self.parameters or (), params) if self.parameters else Check()
-        )
+        if self.parameters is None:
+            return ParameterCheck()
+        return await asyncio.to_thread(check_parameters, self.parameters, params)
 
 
 def from_options(rules: Rules, given: Mapping[str, str | None], sans: Sequence[str], extra: Iterable[str]) -> Params:
@@ -146,7 +146,7 @@ async def _ask_one(parameter: Parameter, params: Params) -> str | Secret:
         title += ", optional"
     check = partial(judge, parameter)
     if is_secret(parameter):
-        return Secret(await ask_secret(f"{title}:", check=check))
+        return await _ask_twice(title, check)
     default = parameter.value if isinstance(parameter.value, str) else ""
     hint = str(parameter.placeholder or "").replace("\n", " ")
     if parameter.name != "dNSName":
@@ -157,6 +157,15 @@ async def _ask_one(parameter: Parameter, params: Params) -> str | Secret:
         f"{title}, with blanks between:", default=default, hint=hint, check=lambda text: check(lines(text))
     )
     return lines(names)
+
+
+async def _ask_twice(title: str, check: Check) -> Secret:
+    """Return a secret that a person types twice: a slip would lock what is paid for."""
+    while True:
+        text = await ask_secret(f"{title}:", check=check)
+        if not text or await ask_secret("Once more:") == text:
+            return Secret(text)
+        say("these were not the same")
 
 
 def lines(text: str) -> str:
@@ -173,7 +182,7 @@ def judge(parameter: Parameter, value: str) -> str:
     return parameter.message or f"must match {parameter.validation_pattern}"
 
 
-def refuse(check: Check, profile_id: int) -> None:
+def refuse(check: ParameterCheck, profile_id: int) -> None:
     """Raise an error for parameters that the service would refuse; tell what could not be checked.
 
     Args:

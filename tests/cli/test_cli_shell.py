@@ -82,6 +82,12 @@ def test_history_holds_no_secret(talk: Talk, tmp_path: Path) -> None:
         ("create -a 42 -p abc", True),
         ("-p abc licenses", True),
         ("-P 42 -pabc upload x", True),
+        ("-u demo -p abc licenses", True),
+        ("craete -a 42 -p abc", True),
+        ("create -d x '-pabc'", True),
+        ("create --pass abc", True),
+        ("create --param pin=1234", True),
+        ("create -d 'unfinished", True),
         ("create --password=abc", True),
         ("create --param pkcs12Password=abc", True),
     ],
@@ -141,3 +147,73 @@ def test_the_shell_asks_for_the_login_once(talk: Talk, live: Any) -> None:
     assert code == 0, shown
     assert "demo-password" not in shown
     assert live.sandbox.stats()["logins"] == 1
+
+
+def test_another_login_is_another_client(talk: Talk, live: Any, tmp_path: Path) -> None:
+    (tmp_path / "other.env").write_text(f"SECTIGO_ENDPOINT={live.url}/\nSECTIGO_PROFILE=42\n")
+    dialogue = talk("shell")
+    dialogue.answer(PROMPT, "--env-file other.env -u somebody auth\r")
+    dialogue.answer("Password of somebody at", CTRL_C)
+    dialogue.answer("(exit code 130)", "")
+    dialogue.answer(PROMPT, "-u demo licenses --json\r")
+    dialogue.answer('"issued"', "")
+    dialogue.answer(PROMPT, "-u x shell\r")
+    dialogue.answer("not in the shell", "")
+    dialogue.answer(PROMPT, CTRL_D)
+    assert dialogue.end()[0] == 0
+
+
+def test_a_login_in_the_shell_counts_from_then_on(talk: Talk, serve: Any) -> None:
+    with serve("-a", ":0") as other:
+        dialogue = talk("shell", SECTIGO_PASSWORD="", SECTIGO_ENDPOINT="", SECTIGO_USERNAME="", columns=200)
+        dialogue.answer("User name at https://iot.sectigo.com:", CTRL_D)
+        assert dialogue.end()[0] == 4
+        plain = {"SECTIGO_PASSWORD": "", "SECTIGO_ENDPOINT": "", "SECTIGO_USERNAME": ""}
+        login = f"-u demo -e {other} login --credential-store file"
+        dialogue = talk(*login.split(), **plain)
+        dialogue.answer("Password of demo", "demo-password\r")
+        dialogue.answer("(Y/n)", "y")
+        dialogue.end()
+        dialogue = talk("shell", columns=200, **plain)
+        dialogue.answer(PROMPT, "auth --json\r")
+        dialogue.answer(other, "")
+        dialogue.answer(PROMPT, "logout\r")
+        dialogue.answer("signed out demo", "")
+        dialogue.answer(PROMPT, "licenses\r")
+        dialogue.answer("User name at https://iot.sectigo.com:", CTRL_C)
+        dialogue.answer("(exit code 130)", "")
+        dialogue.answer(PROMPT, CTRL_D)
+        assert dialogue.end()[0] == 0
+
+
+def test_sigterm_ends_the_shell_from_within_a_command(talk: Talk, live: Any) -> None:
+    live.sandbox.ledger._issue_delay = 600
+    dialogue = talk("shell")
+    dialogue.answer(PROMPT, "create -a 42 -d gw.example.com --wait\r")
+    dialogue.child.expect_exact("ordered batch 24")
+    time.sleep(0.2)
+    dialogue.child.kill(signal.SIGTERM)
+    code, shown = dialogue.end()
+
+    assert code == 130
+    assert "go on with `sectigo-async wait 24`" in shown
+
+
+def test_a_wrong_password_does_not_open_the_shell(talk: Talk) -> None:
+    code, shown = talk("shell", SECTIGO_PASSWORD="wrong").end()
+
+    assert code == 4
+    assert "refused" in shown
+
+
+def test_completion_behind_global_options(talk: Talk) -> None:
+    dialogue = talk("shell")
+    dialogue.answer(PROMPT, f"--js{TAB}")
+    dialogue.answer("--json", f" lice{TAB}")
+    dialogue.answer("licenses", "\r")
+    dialogue.answer('"issued"', "")
+    dialogue.answer(PROMPT, f"help fin{TAB}")
+    dialogue.answer("help find", "\r")
+    dialogue.answer("--common-name", "")
+    dialogue.answer(PROMPT, CTRL_D)
+    assert dialogue.end()[0] == 0

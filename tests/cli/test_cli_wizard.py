@@ -1,5 +1,6 @@
 """On a terminal: what is missing is asked for, checked, shown and confirmed, down to issued and verified files."""
 
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -24,6 +25,10 @@ def test_create_from_nothing_to_verified_files(talk: Talk, live: Any, tmp_path: 
     dialogue.answer("DNS Names, optional", "a.example.com, b.example.com\r")
     dialogue.answer("PKCS#12 Password, empty to have one made:", "short\r")
     dialogue.answer("must have 8 to 64 characters", "er is not better\r")
+    dialogue.answer("Once more:", "shorter is not batter\r")
+    dialogue.answer("these were not the same", "")
+    dialogue.answer("PKCS#12 Password", "shorter is not better\r")
+    dialogue.answer("Once more:", "shorter is not better\r")
     dialogue.answer("Device Serial Number:", "\r")
     dialogue.answer("an answer is needed", "SN-0001\r")
     dialogue.answer("Device Type, optional:", "\r")
@@ -95,14 +100,16 @@ def test_upload_asks_for_the_file_and_the_profile(talk: Talk) -> None:
     dialogue.answer("Common name:", "gw.example.com\r")
     dialogue.answer("Further DNS names", "b.example.com\r")
     dialogue.answer("Organisation:", "\r")
-    dialogue.answer("Country, two letters:", "DE\r")
+    dialogue.answer("Country:", "Germany\r")
+    dialogue.answer("two letters are needed", "\x08\x08\x08\x08\x08\x08\x08DE\r")
     dialogue.answer("Kind of key:", f"{DOWN}\r")
     code, shown = dialogue.end()
     assert code == 0, shown
     assert "EC P-384" in shown
 
     dialogue = talk("upload")
-    dialogue.answer("File with the CSRs:", "gw.example.com.csr\r")
+    dialogue.answer("File with the CSRs:", "x" * 300 + "\r")
+    dialogue.answer("no file: File name too long", "\x15gw.example.com.csr\r")
     dialogue.answer("Profile to order under:", "\r")
     dialogue.answer("1 CSR, which spends 1 licence of the 1,000 left.", "y")
     code, shown = dialogue.end()
@@ -136,8 +143,8 @@ def test_revoke_shows_what_it_is_and_asks(talk: Talk) -> None:
     talk("create", "-a", "42", "-d", "gw.example.com", "--out", ".").end()
 
     dialogue = talk("revoke", "gw.example.com")
-    dialogue.answer("Profile to order under:", "\r")
     dialogue.answer("ISSUED", "")
+    dialogue.answer("Profile that issued it:", "\r")
     dialogue.answer("Reason:", f"{DOWN}\r")
     dialogue.answer("Revoke it (key compromise)? It cannot be undone.", "n")
     code, shown = dialogue.end()
@@ -176,7 +183,7 @@ def test_an_interruption_tells_how_to_go_on(talk: Talk, live: Any, command: str,
     dialogue = talk(
         *{
             "create": ["create", *arguments, "--out", "."],
-            "wait": ["wait", "24"],
+            "wait": ["wait", "24", "--quiet"],
             "watch": ["batches", "-i", "24", "--watch"],
         }[command]
     )
@@ -206,3 +213,57 @@ def test_watching_shows_each_state(talk: Talk, live: Any) -> None:
 
     assert code == 0
     assert "READY_FOR_DOWNLOAD" in shown
+
+
+@pytest.mark.parametrize(("key", "code"), [(CTRL_C, 130), (CTRL_D, 2)])
+def test_a_choice_can_be_left(talk: Talk, key: str, code: int) -> None:
+    dialogue = talk("create", "-d", "gw.example.com")
+    dialogue.answer("Profile to order under:", key)
+
+    status, shown = dialogue.end()
+
+    assert status == code, shown
+    assert ("nothing was ordered" in shown) == (key == CTRL_C)
+
+
+def test_a_dumb_terminal_is_asked_nothing_and_loses_nothing(talk: Talk) -> None:
+    code, shown = talk("create", TERM="dumb").end()
+    assert code == 2
+    assert "--domain" in shown
+    talk("create", "-a", "42", "-d", "gw.example.com", "--wait", TERM="dumb").end()
+    code, shown = talk("find", "-n", "gw.example.com", TERM="dumb", columns=100).end()
+    assert code == 0
+    assert re.search(r"\b[0-9A-F]{38,40}\b", shown)
+    code, shown = talk("wait", "24", TERM="dumb").end()
+    assert "batch 24: READY_FOR_DOWNLOAD" in shown
+
+
+def test_many_batches_are_one_line(talk: Talk, live: Any) -> None:
+    live.sandbox.ledger._issue_delay = 600
+    for number in range(3):
+        talk("create", "-a", "42", "-d", f"gw{number}.example.com").end()
+    dialogue = talk("wait", *map(str, range(24, 90)))
+    dialogue.answer("of 66 batches done", "")
+    dialogue.child.sendintr()
+
+    assert dialogue.end()[0] == 130
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_nothing_is_cut_at_any_width(talk: Talk, columns: int) -> None:
+    talk("create", "-a", "42", "-d", "gw.example.com", "--out", ".").end()
+    for arguments in (
+        ["authorities", "-b"],
+        ["find", "-n", "gw.example.com"],
+        ["wait", "24", "--quiet"],
+        ["inspect", "gw.example.com/cert.pem"],
+        ["expiring", ".", "--within", "9000d"],
+        ["unpack", "24.zip", "-o", "new", "--password-file", "gw.example.com.p12.password"],
+        ["doctor"],
+    ):
+        _, shown = talk(*arguments, columns=columns).end()
+        assert "…" not in shown, arguments
+        wide = [line for line in shown.splitlines() if len(line) > columns and not line.startswith(("note", "error"))]
+        assert not wide, arguments
+        if arguments[0] in {"find", "expiring", "unpack"}:
+            assert re.search(r"[0-9A-F]{38,40}", "".join(shown.split())), arguments

@@ -1,6 +1,7 @@
 """What became of orders: batches, wait, download."""
 
 import asyncio
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.output import Format, is_terminal, record, spinner
+from sectigo_async_cli.output import Format, is_live, record, spinner
 from sectigo_async_cli.progress import follow, last_seen, warn_if_partial
 from sectigo_async_cli.run import report, run_client
 from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
@@ -62,7 +63,11 @@ def batches(
             word = told.status.value if known else told.text.upper().replace(" ", "_")
             chosen.output.emit({"batchId": number, "status": word}, text=word)
         elif watch:
-            await _watch(chosen, client, number)
+            try:
+                await _watch(chosen, client, number)
+            except asyncio.CancelledError as cancelled:
+                cancelled.add_note("the batch goes on by itself")
+                raise
         else:
             chosen.output.emit((await client.batches.get(number)).document())
 
@@ -71,7 +76,7 @@ def batches(
 
 async def _watch(chosen: Settings, client: SectigoClient, number: int) -> None:
     watched = client.batches.watch(number, timeout=None)
-    if not is_terminal() or chosen.output.format not in {Format.AUTO, Format.TABLE}:
+    if not is_live(sys.stdout) or chosen.output.format not in {Format.AUTO, Format.TABLE}:
         first = True
         async for batch in watched:
             chosen.output.emit_next(_document(batch), first=first)
@@ -106,12 +111,11 @@ def wait(
     chosen = settings(ctx)
 
     async def job(client: SectigoClient) -> None:
-        numbers = list(dict.fromkeys(batch_ids or [await batch_target(chosen, None)]))
-        again = " ".join(map(str, numbers))
+        numbers = list(dict.fromkeys(batch_ids or [await batch_target(chosen, None, "ID")]))
         try:
             results = await follow(chosen, client, numbers, timeout=timeout)
         except asyncio.CancelledError as cancelled:
-            cancelled.add_note(f"nothing is lost: go on with `sectigo-async wait {again}`")
+            cancelled.add_note(f"nothing is lost: go on with {chosen.command('wait', *map(str, numbers))}")
             raise
         chosen.output.emit([_document(batch) for result in results if (batch := last_seen(result))], _COLUMNS)
         _conclude(chosen, results)

@@ -17,7 +17,7 @@ from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import record, say, spinner
 from sectigo_async_cli.prompts import ask, choose, confirm
 from sectigo_async_cli.run import run_client
-from sectigo_async_cli.targets import profile_target
+from sectigo_async_cli.targets import check_profile_is_named, profile_target
 
 _COLUMNS = {
     "commonName": "Common name",
@@ -82,13 +82,15 @@ def revoke(
 
     async def job(client: SectigoClient) -> None:
         serial = await _serial_to_revoke(chosen, serial_number, file)
-        target = await profile_target(chosen, client, profile, "--profile")
-        because: RevocationReason | None = why
+        check_profile_is_named(chosen, profile, "--profile")
+        if chosen.interactive and await _is_revoked(client, serial, show=True):
+            _tell(chosen, serial, None)
+            return
+        target = await profile_target(chosen, client, profile, "--profile", question="Profile that issued it:")
+        because = why
         if chosen.interactive:
-            because = await _ask_about(client, serial, why if reason is not None else None)
-        if because is not None:
-            because = await _revoke(client, target.profile_id, serial, because)
-        _tell(chosen, serial, because)
+            because = await _ask_why(why if reason is not None else None)
+        _tell(chosen, serial, await _revoke(client, target.profile_id, serial, because))
 
     run_client(ctx, job)
 
@@ -105,14 +107,12 @@ async def _serial_to_revoke(chosen: Settings, given: str | None, file: Path | No
     return normalise_serial_number(given)
 
 
-async def _ask_about(client: SectigoClient, serial: str, why: RevocationReason | None) -> RevocationReason | None:
-    """Show a person which certificate it is, and ask; return why to revoke it, or `None` where it is already.
+async def _ask_why(why: RevocationReason | None) -> RevocationReason:
+    """Ask a person whether to revoke, and why unless that is said; return why.
 
     Raises:
         typer.Exit: they do not want to.
     """
-    if await _is_revoked(client, serial, show=True):
-        return None
     if why is None:
         why = await choose("Reason:", [(one.text, one) for one in RevocationReason])
     if not await confirm(f"Revoke it ({why.text})? It cannot be undone.", default=False):

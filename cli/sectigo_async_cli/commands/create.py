@@ -1,7 +1,6 @@
 """Ordering with a key made by the service: create."""
 
 import asyncio
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -17,13 +16,13 @@ from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.ordering import agree, left_to_order, show_order, tell, ways_out
+from sectigo_async_cli.ordering import agree, before_ordering, left_to_order, show_order, tell, ways_out
 from sectigo_async_cli.output import record, say, spinner
 from sectigo_async_cli.progress import follow, last_seen, warn_if_partial
 from sectigo_async_cli.run import report, run_client
 from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
 from sectigo_async_cli.targets import Target, order_target
-from sectigo_async_cli.unpacking import DOWNLOAD_LIMIT, Unpacking
+from sectigo_async_cli.unpacking import DOWNLOAD_LIMIT, Unpacking, check_directory
 from sectigo_async_cli.wizard import (
     PASSWORD,
     Params,
@@ -96,22 +95,24 @@ def create(
     }
 
     async def job(client: SectigoClient) -> None:
-        if not chosen.interactive and not given["commonName"] and not param:
-            raise typer.BadParameter("missing: name the certificate with --domain", param_hint="--domain")
-        own = Secret(password) if password else await given_password(stdin=password_stdin, file=password_file)
-        target = await order_target(chosen, client, authority, "--authority")
-        rules = await Rules.of_profile(client, target.profile_id)
-        params = from_options(rules, given, san or [], param or [])
-        if own is not None:
-            if PASSWORD in params:
-                raise typer.BadParameter(f"{PASSWORD} is given twice", param_hint="--param")
-            params[PASSWORD] = own
-        asked = target.asked
-        if chosen.interactive and is_incomplete(rules, params):
-            await ask_for(rules, params)
-            asked = True
-        add_dns_name(rules, params)
+        with before_ordering():
+            if not chosen.interactive and not given["commonName"] and not param:
+                raise typer.BadParameter("missing: name the certificate with --domain", param_hint="--domain")
+            own = Secret(password) if password else await given_password(stdin=password_stdin, file=password_file)
+            target = await order_target(chosen, client, authority, "--authority")
+            rules = await Rules.of_profile(client, target.profile_id)
+            params = from_options(rules, given, san or [], param or [])
+            if own is not None:
+                if PASSWORD in params:
+                    raise typer.BadParameter(f"{PASSWORD} is given twice", param_hint="--param")
+                params[PASSWORD] = own
+            asked = target.asked
+            if chosen.interactive and is_incomplete(rules, params):
+                await ask_for(rules, params)
+                asked = True
+            add_dns_name(rules, params)
         order = _Order(
+            chosen=chosen,
             client=client,
             target=target,
             rules=rules,
@@ -120,9 +121,8 @@ def create(
             password_out=password_out,
             show_password=show_password,
         )
-        unpacking = None if out is None else order.unpacking(out)
-        if unpacking is not None:
-            await unpacking.prepare(chosen)
+        if out is not None:
+            await Unpacking(directory=out).prepare(chosen)
         batch = await order.place(asked=asked)
         if wait or out is not None:
             await _finish(chosen, order, batch, None if out is None else order.unpacking(out), timeout)
@@ -144,6 +144,7 @@ class _Order:
     """One order of one certificate.
 
     Attributes:
+        chosen: the options.
         client: places it.
         target: what to order under.
         rules: what the profile asks of it.
@@ -153,6 +154,7 @@ class _Order:
         show_password: whether that is shown on the terminal, too.
     """
 
+    chosen: Settings
     client: SectigoClient
     target: Target
     rules: Rules
@@ -181,7 +183,7 @@ class _Order:
         if kept is not None and isinstance(password, Secret):
             # Durable before the order: without it the key that is ordered is lost.
             await asyncio.to_thread(write_private, kept, password.reveal().encode() + b"\n")
-        with ways_out(self.name, self.target.profile_id, password_file=kept):
+        with ways_out(self.chosen, self.name, self.target.profile_id, password_file=kept):
             batch = await self.client.batches.create(
                 authority_id=self.target.order_id, name=self.batch_name, params=self.params
             )
@@ -199,6 +201,7 @@ class _Order:
         path = self.password_out or Path(f"{safe_name(self.name)}.p12.password")
         with file_errors(path):
             is_there = path.exists()
+        check_directory(path.parent)
         if is_there:
             raise FileError(
                 f"{path} is there already",
@@ -209,12 +212,12 @@ class _Order:
 
     def way_on(self, number: int, unpacking: Unpacking | None) -> str:
         """Return the commands that go on with the order, to be copied."""
-        wait = f"`sectigo-async wait {number}`"
+        wait = self.chosen.command("wait", str(number))
         if unpacking is None:
             return wait
-        password = "" if self._kept is None else f" --password-file {shlex.quote(str(self._kept))}"
-        directory = shlex.quote(str(unpacking.directory))
-        return f"{wait} and `sectigo-async download -i {number} -o {directory} --extract{password}`"
+        password = [] if self._kept is None else ["--password-file", str(self._kept)]
+        where = ["-i", str(number), "-o", str(unpacking.directory)]
+        return f"{wait} and {self.chosen.command('download', *where, '--extract', *password)}"
 
     def unpacking(self, directory: Path) -> Unpacking:
         """Return how to unpack what was ordered."""

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,7 +12,7 @@ from typing import Annotated
 import typer
 from cryptography import x509
 
-from sectigo_async.errors import FileError, PkiError
+from sectigo_async.errors import FileError, PkiError, WrongPasswordError
 from sectigo_async.files import file_errors
 from sectigo_async.pki import (
     Archive,
@@ -85,8 +84,10 @@ def csr(
                 raise typer.BadParameter("missing: name the certificate with --domain", param_hint="--domain")
             name = await ask("Common name:", hint="gw8.example.com", check=lambda text: "" if text else "needed")
             sans += (await ask("Further DNS names, with blanks between:", hint="none")).replace(",", " ").split()
-            for part, title in (("organizationName", "Organisation"), ("countryName", "Country, two letters")):
-                given[part] = given[part] or await ask(f"{title}:", hint="none")
+            given["organizationName"] = organization or await ask("Organisation:", hint="none")
+            given["countryName"] = country or await ask(
+                "Country:", hint="two letters, or none", check=_country_problem
+            )
             if key is None:
                 kind = await choose("Kind of key:", [(one.value, one) for one in KeyAlgorithm])
         subject = {part: text for part, text in given.items() if text}
@@ -110,9 +111,13 @@ def csr(
                 "csrFile": str(request_file),
             }
         )
-        chosen.output.note(f"order it with: sectigo-async upload -p PROFILE {shlex.quote(str(request_file))}")
+        chosen.output.note(f"order it with {chosen.command('upload', '-p', 'PROFILE', str(request_file))}")
 
     run(chosen, job)
+
+
+def _country_problem(text: str) -> str:
+    return "" if not text or re.fullmatch("[A-Za-z]{2}", text) else "two letters are needed"
 
 
 async def _make_key(algorithm: KeyAlgorithm, file: Path) -> PrivateKey:
@@ -150,11 +155,10 @@ def inspect(
     async def job() -> None:
         archive = await asyncio.to_thread(Archive.from_file, file)
         password = await given_password(stdin=password_stdin, file=password_file)
-        items = await asyncio.to_thread(read_items, archive, password)
+        items: Sequence[Item] = await asyncio.to_thread(read_items, archive, password)
         if password is None and any(item.kind == "locked" for item in items):
             if chosen.interactive:
-                text = await ask_secret("Password, empty to leave locked what is locked:")
-                items = await asyncio.to_thread(read_items, archive, text)
+                items = await _ask_to_open(archive, items)
             else:
                 chosen.output.note("note: what is locked is opened with --password-file or --password-stdin")
         documents = [item.document() for item in items]
@@ -165,6 +169,16 @@ def inspect(
             chosen.output.emit(documents, _INSPECTED)
 
     run(chosen, job)
+
+
+async def _ask_to_open(archive: Archive, locked: Sequence[Item]) -> Sequence[Item]:
+    """Return what a file holds with the password that a person types; as it is where they type none."""
+    while password := await ask_secret("Password, empty to leave locked what is locked:"):
+        try:
+            return await asyncio.to_thread(read_items, archive, password)
+        except WrongPasswordError as error:
+            say(f"warning: {error}")
+    return locked
 
 
 _INSPECTED = {

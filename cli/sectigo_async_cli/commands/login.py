@@ -32,7 +32,7 @@ from sectigo_async_cli.context import Settings, settings, share, sign_in_answer
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import confirm
-from sectigo_async_cli.run import run, run_client
+from sectigo_async_cli.run import busy, run, run_client
 from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, password_from_stdin
 
 _FILES = (
@@ -85,12 +85,15 @@ def login(
         if not credentials.has_own_password:
             credentials = _with_password(credentials, await _ask_password(chosen, credentials, found), "prompt")
         found = attrs.evolve(found, credentials=credentials)
-        signed_in, password = await _sign_in_and_keep(chosen, found, shared)
+        with busy(chosen, "signing in"):
+            signed_in, password = await _sign_in_and_keep(chosen, found, shared)
         keep = await _keep_password(chosen, signed_in) if save_password is None else save_password
         if keep is None:
             # Where nobody says, a password that was kept before stays, if it is still the one.
             keep = await shared.password() == password
         await shared.save_password(password if keep else None)
+        if chosen.session is not None:
+            await chosen.session.renew()
         chosen.output.emit(
             {
                 "account": _account_name(chosen),
@@ -210,6 +213,8 @@ def logout(ctx: typer.Context) -> None:
             if "keyring" not in stores:
                 await _erase_from_a_keyring_that_may_hold_it(chosen, shared.login)
         await asyncio.to_thread(accounts.remove, *names)
+        if chosen.session is not None:
+            await chosen.session.renew()
         say(f"signed out {shared.login.username} at {shared.login.endpoint}")
         for name in ("SECTIGO_PASSWORD", "SECTIGO_PASSWORD_FILE", "SECTIGO_REFRESH_TOKEN_FILE"):
             if chosen.environ.get(name):

@@ -1,6 +1,7 @@
 """The simulator: serve and demo."""
 
 import math
+import os
 import re
 import ssl
 from contextlib import AsyncExitStack
@@ -13,7 +14,7 @@ from sectigo_async.config import is_loopback
 from sectigo_async.credentials import read_secret_file
 from sectigo_async.errors import ConfigurationError, CredentialStoreError, FileError
 from sectigo_async_cli import exit_codes
-from sectigo_async_cli.context import settings
+from sectigo_async_cli.context import refuse_in_a_shell, settings
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import print_text, say
 from sectigo_async_cli.run import run
@@ -30,14 +31,13 @@ def serve(
     ctx: typer.Context,
     *,
     addr: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--addr",
             "-a",
-            envvar="SIAS_BIND_ADDR",  # The name that the Go CLI reads.
-            help="HOST:PORT; :PORT is this machine only, port 0 picks one.",
+            help="HOST:PORT; :PORT is this machine only, port 0 picks one; or SIAS_BIND_ADDR, or 127.0.0.1:8831.",
         ),
-    ] = _DEFAULT_ADDRESS,
+    ] = None,
     username: Annotated[str, typer.Option("--username", "-u", help="Who may sign in.")] = "demo",
     password_file: Annotated[
         Path | None, typer.Option(help="File with their password; demo-password if left out.")
@@ -67,7 +67,9 @@ def serve(
 
     Example: sectigo-async serve -a :8831
     """
-    host, port = _address(addr)
+    refuse_in_a_shell(settings(ctx))
+    # The variable is the one that the Go CLI reads.
+    host, port = _address(addr or os.environ.get("SIAS_BIND_ADDR") or _DEFAULT_ADDRESS)
     remote = not is_loopback(host)
     own = username != "demo" and password_file is not None
     if remote and not (allow_remote and tls_cert and tls_key and own):
@@ -157,6 +159,7 @@ def demo(
 
     Example: sectigo-async demo
     """
+    refuse_in_a_shell(settings(ctx))
     _need_sandbox()
     from sectigo_async_cli.demo import Demo
 

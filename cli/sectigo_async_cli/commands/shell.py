@@ -5,10 +5,10 @@ import asyncio
 import attrs
 import typer
 
-from sectigo_async import SectigoClient
-from sectigo_async_cli.context import Settings, settings
+from sectigo_async import AuthenticationError, SectigoError
+from sectigo_async_cli.context import refuse_in_a_shell, settings
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.run import Session, run
+from sectigo_async_cli.run import Session, busy, report, run
 
 
 def shell(ctx: typer.Context) -> None:
@@ -19,20 +19,28 @@ def shell(ctx: typer.Context) -> None:
     from sectigo_async_cli.shell import read_and_run
 
     chosen = settings(ctx)
+    refuse_in_a_shell(chosen)
     if not chosen.interactive:
         raise typer.BadParameter("a shell needs a terminal, and is not for scripts", param_hint="shell")
-    ready = run(chosen, chosen.with_answers)
     with asyncio.Runner() as runner:
-        client = runner.run(_open(ready))
+        session = Session(runner, chosen)
+        inside = attrs.evolve(chosen, session=session)
+
+        async def sign_in() -> None:
+            client = await session.client()
+            try:
+                with busy(chosen, "signing in"):
+                    await client.sign_in()
+            except AuthenticationError:
+                raise
+            except SectigoError as error:
+                report(error, chosen)  # What needs no service can be done all the same.
+
         try:
-            inside = attrs.evolve(ready, session=Session(runner, ready, client))
-            read_and_run(inside, ctx.find_root().command, client)
+            run(inside, sign_in)
+            read_and_run(inside, session, ctx.find_root().command)
         finally:
-            runner.run(client.aclose())
-
-
-async def _open(chosen: Settings) -> SectigoClient:
-    return chosen.client()
+            runner.run(session.renew())
 
 
 def register(app: typer.Typer) -> None:
