@@ -266,6 +266,22 @@ def test_the_cases_leave_nothing_out() -> None:
             assert missing or used[name] & set(options), f"no case uses {name} {options[0]}"
 
 
+def test_every_command_has_an_example_in_its_help() -> None:
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert f"Example: sectigo-async {'profiles' if name == 'profile' else name}" in command.help
+
+
+def test_a_piped_command_loads_nothing_for_people(call: Run, tmp_path: Path) -> None:
+    for_people = {"prompt_toolkit", "questionary", "humanize", "regex", "keyring"}
+    code = "import sys, atexit; atexit.register(lambda: print(*sys.modules, file=open('loaded', 'w')))\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+
+    result = call(tmp_path, "licenses", PYTHONPATH=str(tmp_path))
+
+    assert result.returncode == 0, result.stderr
+    assert not for_people & set((tmp_path / "loaded").read_text().split())
+
+
 def test_what_is_unpacked(call: Run, base: Base, tmp_path: Path, openssl: Run) -> None:
     shutil.copytree(base.folder, tmp_path, dirs_exist_ok=True)
     archive = f"certs/{base.values['batch']}.zip"
@@ -430,3 +446,15 @@ def test_doctor_shares_no_names_and_paths(call: Run, tmp_path: Path) -> None:
     assert "jane.doe" in shown.stdout
     for word in ("jane.doe", str(tmp_path), "secret-name", "demo-password"):
         assert word not in shared.stdout + shared.stderr
+
+
+def test_doctor_sees_tls(call: Run, serve: Callable[..., Any], tmp_path: Path) -> None:
+    with serve("--tls", "--ca-out", str(tmp_path / "ca.pem")) as url:
+        trusted = call(tmp_path, "doctor", SECTIGO_ENDPOINT=url, SECTIGO_CA_BUNDLE="ca.pem")
+        untrusted = call(tmp_path, "doctor", SECTIGO_ENDPOINT=url)
+
+    found = {one["check"]: one for one in json.loads(trusted.stdout)}
+    assert found["TLS"]["detail"].startswith("TLSv1.")
+    failed = {one["check"]: one for one in json.loads(untrusted.stdout)}["endpoint"]
+    assert "certificate verify failed" in failed["detail"]
+    assert "SECTIGO_CA_BUNDLE" in failed["advice"]
