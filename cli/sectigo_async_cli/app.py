@@ -17,7 +17,9 @@ from sectigo_async_cli.commands import (
     batches,
     certificates,
     create,
+    csr,
     doctor,
+    expiring,
     files,
     login,
     sandbox,
@@ -116,7 +118,7 @@ def options(
     )
 
 
-for group in (login, account, create, upload, batches, files, certificates, doctor, shell, sandbox):
+for group in (login, account, csr, create, upload, batches, files, expiring, certificates, doctor, shell, sandbox):
     group.register(app)
 
 

@@ -1,11 +1,11 @@
 """What the options of every command say, and the client they make."""
 
+import asyncio
 import os
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 import typer
@@ -21,9 +21,7 @@ from sectigo_async.errors import (
 from sectigo_async_cli.output import Output, is_live, say
 from sectigo_async_cli.prompts import ask, ask_secret, is_terminal
 
-if TYPE_CHECKING:
-    from sectigo_async_cli.run import Session
-
+_OF_A_LOGIN = ("username", "password", "endpoint", "environment", "account", "environ")
 _NO = frozenset({"", "0", "false", "no"})
 
 
@@ -153,6 +151,39 @@ class Settings:
                     password_source="prompt",  # noqa: S106 - no password
                 )
         return chosen
+
+
+@attrs.define
+class Session:
+    """What the commands typed in one shell share.
+
+    Attributes:
+        runner: the event loop.
+        started: the options that the shell was started with.
+        terminated: whether SIGTERM came, so that the shell has to end.
+    """
+
+    runner: asyncio.Runner
+    started: Settings
+    terminated: bool = False
+    _client: SectigoClient | None = attrs.field(default=None, init=False)
+
+    def fits(self, chosen: Settings) -> bool:
+        """Say whether these options mean the login of the shell."""
+        return all(getattr(chosen, name) == getattr(self.started, name) for name in _OF_A_LOGIN)
+
+    async def client(self) -> SectigoClient:
+        """Return the one client of the shell, made when it is first needed."""
+        if self._client is None:
+            self._client = (await self.started.with_answers()).client()
+        return self._client
+
+    async def renew(self) -> None:
+        """Forget the client, since somebody signed in or out; the next command makes another."""
+        self.started = attrs.evolve(self.started)  # What it has found out is of before.
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
 
 async def sign_in_answer(question: str, *, secret: bool = False) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import attrs
 import typer
 
 from sectigo_async import AuthenticationError, SectigoClient, SectigoError
@@ -20,41 +19,7 @@ from sectigo_async_cli.output import OutputError, say, spinner
 
 T = TypeVar("T")
 
-_OF_A_LOGIN = ("username", "password", "endpoint", "environment", "account", "environ")
 _LONGEST_DOTENV = 64 * 1024
-
-
-@attrs.define
-class Session:
-    """What the commands typed in one shell share.
-
-    Attributes:
-        runner: the event loop.
-        started: the options that the shell was started with.
-        terminated: whether SIGTERM came, so that the shell has to end.
-    """
-
-    runner: asyncio.Runner
-    started: Settings
-    terminated: bool = False
-    _client: SectigoClient | None = attrs.field(default=None, init=False)
-
-    def fits(self, chosen: Settings) -> bool:
-        """Say whether these options mean the login of the shell."""
-        return all(getattr(chosen, name) == getattr(self.started, name) for name in _OF_A_LOGIN)
-
-    async def client(self) -> SectigoClient:
-        """Return the one client of the shell, made when it is first needed."""
-        if self._client is None:
-            self._client = (await self.started.with_answers()).client()
-        return self._client
-
-    async def renew(self) -> None:
-        """Forget the client, since somebody signed in or out; the next command makes another."""
-        self.started = attrs.evolve(self.started)  # What it has found out is of before.
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
 
 
 def run_client(ctx: typer.Context, job: Callable[[SectigoClient], Awaitable[None]]) -> None:

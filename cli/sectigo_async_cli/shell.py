@@ -18,9 +18,9 @@ from sectigo_async import SectigoError
 from sectigo_async.credentials import state_directory
 from sectigo_async.errors import CredentialStoreError
 from sectigo_async_cli import exit_codes
-from sectigo_async_cli.context import Settings
+from sectigo_async_cli.context import Session, Settings
 from sectigo_async_cli.output import flat, say
-from sectigo_async_cli.run import Session, run
+from sectigo_async_cli.run import run
 
 _LEAVE = frozenset({"exit", "quit"})
 _P_IS_NO_PASSWORD = frozenset({"upload", "revoke", "profiles", "profile"})

@@ -183,7 +183,7 @@ def test_an_interruption_tells_how_to_go_on(talk: Talk, live: Any, command: str,
     dialogue = talk(
         *{
             "create": ["create", *arguments, "--out", "."],
-            "wait": ["wait", "24", "--quiet"],
+            "wait": ["wait", "24"],
             "watch": ["batches", "-i", "24", "--watch"],
         }[command]
     )

@@ -6,9 +6,9 @@ import attrs
 import typer
 
 from sectigo_async import AuthenticationError, SectigoError
-from sectigo_async_cli.context import refuse_in_a_shell, settings
+from sectigo_async_cli.context import Session, refuse_in_a_shell, settings
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.run import Session, busy, report, run
+from sectigo_async_cli.run import busy, report, run
 
 
 def shell(ctx: typer.Context) -> None:
