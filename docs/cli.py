@@ -33,7 +33,7 @@ spreadsheet would run begins with an apostrophe.
 
 ## Questions
 
-Where stdin, stdout and stderr are terminals, what is missing is asked for, and `revoke` asks before it revokes. An
+Where stdin, stdout and stderr are terminals (and `TERM` is not `dumb`), what is missing is asked for, and `revoke` asks before it revokes. An
 order is confirmed only if something was asked for it. Nothing is ever asked with `--no-input`, where the variable
 `CI` is set, or in a pipe: there, what is missing is a usage error.
 
@@ -72,13 +72,14 @@ def page() -> str:
     parts.append(".\n\n## Commands\n\n")
     shown = {name: command for name, command in group.commands.items() if not command.hidden}
     parts += [f"- [`{name}`](#{name}): {command.short_help}\n" for name, command in shown.items()]
+    parts.append("- `profile`: another spelling of `profiles`.\n")
     parts += [_command(name, command, everywhere) for name, command in shown.items()]
     return "".join(parts)
 
 
 def _command(name: str, command: Any, everywhere: set[str]) -> str:
     text, _, example = command.help.partition("Example: ")
-    arguments = [f"[{one.metavar}]" for one in command.params if not one.opts[0].startswith("-")]
+    arguments = [one.metavar for one in command.params if not one.opts[0].startswith("-")]
     usage = " ".join(["sectigo-async", name, "[OPTIONS]", *arguments])
     options = _options(command, everywhere)
     return f"\n### {name}\n\n{text.strip()}\n\n```\n{usage}\n\n{example.strip()}\n```\n" + (
@@ -106,7 +107,7 @@ def _options(command: Any, left_out: set[str]) -> str:
 def _value(one: Any) -> str:
     choices = getattr(one.type, "choices", None)
     if choices:
-        return "\\|".join(str(getattr(choice, "value", choice)) for choice in choices)
+        return "|".join(str(getattr(choice, "value", choice)) for choice in choices)
     kinds = {"text": "TEXT", "str": "TEXT", "integer": "NUMBER", "int": "NUMBER", "float": "NUMBER", "path": "PATH"}
     return str(one.metavar or kinds.get(one.type.name.removesuffix(" range"), one.type.name.upper()))
 

@@ -21,7 +21,9 @@ _LONGEST_PATTERN = 4096
 _LONGEST_VALUE = 65536
 _LARGEST_PATTERN = 100_000
 _TOKENS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d*,?\d*\}|.", re.DOTALL)
-_MEANS_ANOTHER_THING_IN_JAVA = ("--", "||", "~~")
+_MEANS_ANOTHER_THING_IN_JAVA = re.compile(r"--|\|\||~~|\\[v0NRXGQE]|\[\^[^\]]*\[")
+_UNICODE_IN_JAVA = re.compile(r"\\[pPbB]|\(\?[a-zA-Z-]*[iuU]")
+_PUNCTUATION = r"[!-/:-@\[-`{-~]"
 
 _ALPHANUMERIC = string.ascii_letters + string.digits
 _SYMBOLS = "!#%+-.=_"
@@ -87,17 +89,20 @@ def check_value(parameter: Parameter, value: str) -> Fit:
     import regex
 
     try:
-        # Version 1 has Java's nested sets. `concurrent` lets other threads run meanwhile.
-        compiled = regex.compile(pattern, regex.VERSION1)
+        # Version 1 has Java's nested sets; \w, \d and \s are ASCII there, and so is its \p{Punct}, unlike that of
+        # Unicode. `concurrent` lets other threads run meanwhile.
+        compiled = regex.compile(pattern.replace(r"\p{Punct}", _PUNCTUATION), regex.VERSION1 | regex.ASCII)
         found = compiled.fullmatch(value, timeout=_PATTERN_TIME, concurrent=True)
     except Exception:  # noqa: BLE001 - a hostile pattern fails in ways that are nobody's to list
+        return Fit.NOT_CHECKED
+    if found is None and not value.isascii() and _UNICODE_IN_JAVA.search(pattern):
         return Fit.NOT_CHECKED
     return Fit.NO if found is None else Fit.YES
 
 
 def _is_reasonable(pattern: str) -> bool:
     """Say whether a pattern is one to compile: `regex` unrolls counted repeats, nested ones without bound."""
-    if len(pattern) > _LONGEST_PATTERN or any(text in pattern for text in _MEANS_ANOTHER_THING_IN_JAVA):
+    if len(pattern) > _LONGEST_PATTERN or _MEANS_ANOTHER_THING_IN_JAVA.search(pattern):
         return False
     return _unrolled_size(pattern) <= _LARGEST_PATTERN
 

@@ -33,7 +33,8 @@ from sectigo_async_cli.run import reported
 
 app = typer.Typer(
     name="sectigo-async",
-    help="Order, download, find and revoke certificates of the Sectigo IoT Manager. Unofficial.",
+    help="Order, download, find and revoke certificates of the Sectigo IoT Manager. Unofficial.\n\n"
+    "Example: sectigo-async create -a 42 -d gw7.example.com --out certs/",
     epilog="Exit codes: " + ", ".join(f"{code} {text.split(':')[0]}" for code, text in exit_codes.MEANINGS.items()),
     no_args_is_help=True,
     add_completion=False,

@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import typer
 
-from sectigo_async import Secret, SectigoClient, SystemClock
+from sectigo_async import Batch, Secret, SectigoClient, SystemClock
 from sectigo_async.credentials import Resolved, SharedLogin, resolve
 from sectigo_async.errors import (
     ConfigurationError,
@@ -72,6 +72,11 @@ class Settings:
     def talks_to_a_terminal(self) -> bool:
         """Whether talk is seen by a person as it is said."""
         return is_live(sys.stderr)
+
+    def remember(self, batch: Batch) -> None:
+        """Let the shell, if this is one, offer a batch from now on."""
+        if self.session is not None:
+            self.session.batches[batch.batch_id] = batch.batch_name
 
     def command(self, *words: str) -> str:
         """Return a command line that means the same login, to be copied."""
@@ -161,16 +166,23 @@ class Session:
         runner: the event loop.
         started: the options that the shell was started with.
         terminated: whether SIGTERM came, so that the shell has to end.
+        batches: ids of the batches that its commands told of, with their names.
     """
 
     runner: asyncio.Runner
     started: Settings
     terminated: bool = False
+    batches: dict[int, str] = attrs.field(factory=dict)
     _client: SectigoClient | None = attrs.field(default=None, init=False)
 
     def fits(self, chosen: Settings) -> bool:
         """Say whether these options mean the login of the shell."""
         return all(getattr(chosen, name) == getattr(self.started, name) for name in _OF_A_LOGIN)
+
+    @property
+    def open_client(self) -> SectigoClient | None:
+        """The client, where a command has needed it."""
+        return self._client
 
     async def client(self) -> SectigoClient:
         """Return the one client of the shell, made when it is first needed."""

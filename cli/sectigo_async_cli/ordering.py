@@ -34,16 +34,6 @@ async def agree(question: str) -> None:
 
 
 @contextmanager
-def before_ordering() -> Iterator[None]:
-    """Tell whoever interrupts the block that nothing was ordered."""
-    try:
-        yield
-    except asyncio.CancelledError as cancelled:
-        cancelled.add_note("nothing was ordered")
-        raise
-
-
-@contextmanager
 def ways_out(chosen: Settings, name: str, profile_id: int, *, password_file: Path | None = None) -> Iterator[None]:
     """Name the commands that help where an order fails or is interrupted.
 
@@ -83,9 +73,10 @@ def _remove(file: Path | None) -> None:
             file.unlink(missing_ok=True)
 
 
-def tell(batch: Batch) -> None:
+def tell(chosen: Settings, batch: Batch) -> None:
     """Say what was ordered: whatever becomes of the output, its id is told."""
     noun = "certificate" if batch.size == 1 else "certificates"
+    chosen.remember(batch)
     say(f"ordered batch {batch.batch_id}: {batch.size} {noun}")
 
 

@@ -70,8 +70,8 @@ class OutputError(Exception):
     """Data cannot be written to stdout."""
 
 
-def print_text(text: str) -> None:
-    """Write text to stdout as a line of data. Whoever reads it may have had enough: that is no error.
+def print_text(text: str) -> bool:
+    """Write text to stdout as a line of data; say whether somebody reads it. Where nobody does, that is no error.
 
     Raises:
         OutputError: it cannot be written.
@@ -85,11 +85,13 @@ def print_text(text: str) -> None:
             sys.stdout.flush()
         except BrokenPipeError:
             give_up_stdout()
+            return False
         except OSError as error:
             give_up_stdout()
             problem = error.strerror or str(error)
     if problem:
         raise OutputError(problem)
+    return True
 
 
 def give_up_stdout() -> None:
@@ -174,18 +176,21 @@ class Output:
         else:
             self._print_table(documents, columns or {}, prose)
 
-    def emit_next(self, document: Document, *, first: bool) -> None:
+    def emit_next(self, document: Document, *, first: bool) -> bool:
         """Write one of the documents that come one after the other: a line of JSON, or of CSV under one header.
+
+        Returns:
+            Whether somebody reads it.
 
         Raises:
             OutputError: it cannot be written.
         """
         if self.format is Format.CSV:
-            print_text(_csv([document], None, header=first))
-        elif self.format is Format.TABLE:
+            return print_text(_csv([document], None, header=first))
+        if self.format is Format.TABLE:
             self.emit(document)
-        else:
-            print_text(_json(document, indent=None))
+            return True
+        return print_text(_json(document, indent=None))
 
     def _print_record(self, document: Document, columns: Mapping[str, str] | None) -> None:
         from rich.padding import Padding

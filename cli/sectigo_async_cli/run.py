@@ -78,6 +78,16 @@ def run(chosen: Settings, job: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 @contextmanager
+def if_interrupted(note: str) -> Iterator[None]:
+    """Tell whoever interrupts the block how things stand."""
+    try:
+        yield
+    except asyncio.CancelledError as cancelled:
+        cancelled.add_note(note)
+        raise
+
+
+@contextmanager
 def reported(chosen: Settings, notes: Sequence[str] = ()) -> Iterator[None]:
     """Turn what the block raises into one line and an exit code."""
     try:

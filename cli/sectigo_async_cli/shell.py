@@ -125,11 +125,11 @@ class _SecretFreeHistory(FileHistory):
 
 
 class CommandCompleter(Completer):
-    """Completes commands, options, and the profiles that the service knows.
+    """Completes commands, options, the profiles that the service knows, and the batches that commands told of.
 
     Args:
         program: the tree of commands.
-        session: has the client that lists the profiles; asked once, when they are first needed.
+        session: has the client that lists the profiles, asked once, when they are first needed; and the batches.
     """
 
     def __init__(self, program: Any, session: Session) -> None:
@@ -161,12 +161,14 @@ class CommandCompleter(Completer):
             yield completion
         before, word = _words(document.text_before_cursor)
         command, at_option = self._place(before)
-        names_a_profile = bool(_PROFILE_OPTIONS & at_option) or (
-            "--id" in at_option and command is not None and command.name in {"profiles", "profile"}
-        )
-        if names_a_profile:
-            for completion in _matching(await self._list_profiles(), word):
-                yield completion
+        name = "" if command is None else command.name
+        offered: Iterable[tuple[str, str]] = []
+        if _PROFILE_OPTIONS & at_option or ("--id" in at_option and name in {"profiles", "profile"}):
+            offered = await self._list_profiles()
+        elif "--id" in at_option or (name == "wait" and not at_option):
+            offered = [(str(number), batch_name) for number, batch_name in self._session.batches.items()]
+        for completion in _matching(offered, word):
+            yield completion
 
     def _place(self, before: Sequence[str]) -> tuple[Any, frozenset[str]]:
         """Return the command that the words lead into, and the names of the option whose value comes next."""
@@ -184,9 +186,10 @@ class CommandCompleter(Completer):
         return command, waiting
 
     async def _list_profiles(self) -> list[tuple[str, str]]:
-        if not self._profiles:
+        client = self._session.open_client
+        if not self._profiles and client is not None:  # One that has yet to be made may have to ask.
             try:
-                listed = await (await self._session.client()).authorities.list()
+                listed = await client.authorities.list()
             except SectigoError:
                 return []
             self._profiles = [(str(one.profile_id), one.profile_name) for one in listed if one.profile_id is not None]

@@ -1,6 +1,7 @@
 """What a command works on: profiles by id or name, batches by id; asked for where nobody says."""
 
 import asyncio
+from pathlib import Path
 
 import attrs
 import typer
@@ -151,6 +152,31 @@ async def balance(client: SectigoClient, authority: Authority) -> int | None:
         return await client.authorities.balance(authority.id)
     except SectigoError:
         return None
+
+
+async def file_target(chosen: Settings, given: Path | None, question: str, metavar: str) -> Path:
+    """Return the file or directory that a command names, or that a person answers.
+
+    Raises:
+        typer.BadParameter: nobody says.
+    """
+    if given is not None:
+        return given
+    if not chosen.interactive:
+        raise missing(metavar, "name one")
+    return Path(from_home(await ask(question, check=_path_problem)))
+
+
+def from_home(text: str) -> str:
+    """Return a path with the home directory in the place of `~`."""
+    return str(Path(text).expanduser())
+
+
+def _path_problem(text: str) -> str:
+    try:
+        return "" if text and Path(from_home(text)).exists() else "there is nothing of that name"
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"no file: {getattr(error, 'strerror', None) or error}"
 
 
 async def batch_target(chosen: Settings, given: int | None, option: str = "--id") -> int:

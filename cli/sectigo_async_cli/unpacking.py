@@ -9,7 +9,7 @@ import typer
 from cryptography import x509
 
 from sectigo_async import Archive, FileError, IssuedCertificate, Secret, SectigoError, WrongPasswordError
-from sectigo_async.files import make_directory
+from sectigo_async.files import file_errors
 from sectigo_async.pki import PrivateKey, StagedFile, load_certificates, load_key, safe_name
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings
@@ -31,12 +31,26 @@ DOWNLOAD_LIMIT = 3600.0
 _TRIES = 3
 
 
+def exists(file: Path) -> bool:
+    """Say whether something stands there.
+
+    Raises:
+        FileError: that cannot be found out.
+    """
+    with file_errors(file):
+        return file.exists()
+
+
 def check_directory(directory: Path) -> None:
-    """See that files can be written to a directory.
+    """See that files can be written to a directory, or to the one that it is to be made in.
 
     Raises:
         FileError: they cannot.
     """
+    while not exists(directory) and directory.parent != directory:
+        directory = directory.parent
+    if not directory.is_dir():
+        raise FileError(f"{directory} is not a directory", hint="name another")
     staged = StagedFile(directory / "probe")
     try:
         staged.open()
@@ -66,15 +80,18 @@ class Unpacking:
     combined: bool = False
     overwrite: bool = False
 
-    async def prepare(self, chosen: Settings) -> None:
+    async def prepare(self, chosen: Settings, common_name: str) -> None:
         """See that it can be done, before money is spent on what is to be unpacked.
 
         Raises:
-            FileError: the directory cannot be written to, or the roots cannot be read.
+            FileError: the directory cannot be written to, holds a key for that name already, or the roots cannot be
+                read.
         """
         await self._anchors(chosen)
-        await asyncio.to_thread(make_directory, self.directory)
         await asyncio.to_thread(check_directory, self.directory)
+        there = self.directory / safe_name(common_name) / "privkey.pem"
+        if await asyncio.to_thread(exists, there):
+            raise FileError(f"{there} is there already, and a key is never replaced", hint="choose another --out")
 
     async def _anchors(self, chosen: Settings) -> list[x509.Certificate] | None:
         trust = self.trust or chosen.resolve().config.trust_anchors

@@ -10,6 +10,7 @@ import typer
 from sectigo_async import Parameter, Secret, SectigoClient
 from sectigo_async.errors import InvalidArgumentError, NotFoundError, ServiceError
 from sectigo_async.parameters import Fit, ParameterCheck, check_parameters, check_value, is_secret
+from sectigo_async.pki import is_dns_name
 from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import Check, ask, ask_secret
 
@@ -94,7 +95,8 @@ def from_options(rules: Rules, given: Mapping[str, str | None], sans: Sequence[s
     for text in extra:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--param")
+            # It is not repeated: it may be a password with a slip in it.
+            raise typer.BadParameter("one is not KEY=VALUE", param_hint="--param")
         if name in params:
             raise typer.BadParameter(f"{name} is given twice", param_hint="--param")
         parameter = rules.get(name)
@@ -105,9 +107,9 @@ def from_options(rules: Rules, given: Mapping[str, str | None], sans: Sequence[s
     if sans:
         if "dNSName" in params:
             raise typer.BadParameter("dNSName is given twice", param_hint="--san, --param")
-        # The common name comes first (api.md 4.5).
+        # The common name comes first (api.md 4.5), where it is a DNS name.
         first = str(params.get("commonName", ""))
-        params["dNSName"] = "\n".join(name for name in dict.fromkeys([first, *sans]) if name)
+        params["dNSName"] = "\n".join(dict.fromkeys([*([first] if is_dns_name(first) else []), *sans]))
     return params
 
 

@@ -232,11 +232,12 @@ def _kind(content: bytes) -> MemberKind:
 
 @attrs.frozen
 class Content:
-    """What a member holds: certificates and private keys."""
+    """What a member holds: certificates and private keys; `locked` where it holds a key that needs a password."""
 
     member: str
     certificates: tuple[x509.Certificate, ...] = ()
     keys: tuple[PrivateKey, ...] = attrs.field(default=(), repr=False)
+    locked: bool = False
 
 
 def _read_all(
@@ -246,7 +247,10 @@ def _read_all(
     problems: list[ArchiveError | WrongPasswordError] = []
     for member in members:
         try:
-            contents.append(read_member(member, password))
+            content = read_member(member, password)
+            contents.append(content)
+            if content.locked:
+                problems.append(WrongPasswordError(f"the private key in {member.name!r} needs its password"))
         except (ArchiveError, WrongPasswordError) as error:
             problems.append(error)
     return contents, problems
@@ -263,7 +267,7 @@ def read_member(member: Member, password: str | Secret | None) -> Content:
         return _read_pkcs12(member, password)
     if member.kind is MemberKind.OTHER:
         return Content(member.name)
-    keys = _pem_keys(member, password) if member.kind is MemberKind.PEM else ()
+    keys, locked = _pem_keys(member, password) if member.kind is MemberKind.PEM else ((), False)
     readers: dict[MemberKind, Callable[[bytes], list[x509.Certificate]]] = {
         MemberKind.PEM: _load_pem,
         MemberKind.DER: lambda content: [x509.load_der_x509_certificate(content)],
@@ -271,19 +275,21 @@ def read_member(member: Member, password: str | Secret | None) -> Content:
     }
     try:
         certificates = readers[member.kind](member.content)
-        return Content(member.name, _usable(certificates), keys)
+        return Content(member.name, _usable(certificates), keys, locked)
     except Exception as error:  # noqa: BLE001 - cryptography raises whatever its backend meets in hostile input
         problem = f"{member.name!r} is damaged: {error}"
     raise ArchiveError(problem, hint="download it again")
 
 
-def _pem_keys(member: Member, password: str | Secret | None) -> tuple[PrivateKey, ...]:
-    """Return the private keys in a PEM file, those with a password if it is the one given."""
+def _pem_keys(member: Member, password: str | Secret | None) -> tuple[tuple[PrivateKey, ...], bool]:
+    """Return the private keys in a PEM file that can be opened, and whether there are others that need a password."""
     keys = []
+    left_locked = False
     for block in pem.blocks(member.content, *KEY_LABELS):
         locked = b"ENCRYPTED" in block
         if locked and not password:
-            raise WrongPasswordError(f"the private key in {member.name!r} needs its password")
+            left_locked = True
+            continue
         try:
             keys.append(load_key(block, password if locked else None))
         except PkiError as error:
@@ -291,7 +297,7 @@ def _pem_keys(member: Member, password: str | Secret | None) -> tuple[PrivateKey
         else:
             continue
         raise WrongPasswordError(problem) if locked else ArchiveError(problem)
-    return tuple(keys)
+    return tuple(keys), left_locked
 
 
 def _load_pem(content: bytes) -> list[x509.Certificate]:

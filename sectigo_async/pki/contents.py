@@ -113,4 +113,5 @@ def _items(member: Member, password: str | Secret | None) -> list[Item]:
             problem = ""
         if problem:
             raise InvalidCSRError(problem)
-    return [Item(member=member.name, thing=thing) for thing in things]
+    items = [Item(member=member.name, thing=thing) for thing in things]
+    return [*items, Item(member=member.name)] if content.locked else items

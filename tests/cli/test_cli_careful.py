@@ -251,3 +251,59 @@ def test_an_extracted_bundle_is_the_key_that_was_ordered(call: Run, tmp_path: Pa
     (found,) = Archive.from_file(tmp_path / "certs/b.example.com/bundle.p12").open(password=password)
 
     assert found.key_match
+
+
+def test_a_slip_in_a_secret_parameter_is_not_repeated(call: Run, tmp_path: Path) -> None:
+    result = call(tmp_path, "create", "-a", "42", "-d", "x.example.com", "--param", "pkcs12Password:hunter2")
+
+    assert result.returncode == 2
+    assert "hunter2" not in result.stdout + result.stderr
+
+
+def test_watching_ends_when_nobody_reads(shell: Run, serve: Callable[..., Any]) -> None:
+    with serve("--issue-delay", "600") as url:
+        shell(f"SECTIGO_ENDPOINT={url} sectigo-async create -a 42 -d x.example.com")
+        started = time.monotonic()
+        shell(f"SECTIGO_ENDPOINT={url} timeout 40 sectigo-async batches -i 24 --watch --csv | true")
+
+    assert time.monotonic() - started < SECONDS
+
+
+def test_expiring_sees_a_certificate_beside_a_locked_key_and_tells_of_damage(
+    call: Run, tmp_path: Path, openssl: Run
+) -> None:
+    call(tmp_path, "create", "-a", "42", "-d", "l.example.com", "--out", ".")
+    made = tmp_path / "l.example.com"
+    locked = openssl("pkcs8", "-topk8", "-in", f"{made}/privkey.pem", "-passout", "pass:x", "-v2", "aes256")
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both/both.pem").write_text((made / "cert.pem").read_text() + locked.stdout)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/cert.pem").write_text((made / "cert.pem").read_text()[:200])
+
+    both = call(tmp_path, "expiring", "both", "--within", "500w", "--check")
+    damaged = call(tmp_path, "expiring", "damaged", "--within", "500w", "--check")
+
+    assert [one["commonName"] for one in json.loads(both.stdout)] == ["l.example.com"]
+    assert (both.returncode, damaged.returncode) == (1, 1)
+    assert "damaged/cert.pem" in damaged.stderr
+    kinds = [one["kind"] for one in json.loads(call(tmp_path, "inspect", "both/both.pem").stdout)]
+    assert kinds == ["certificate", "locked"]
+
+
+def test_the_readme_works_as_written(call: Run, tmp_path: Path) -> None:
+    text = Path(__file__).parents[2].joinpath("README.md").read_text()
+    section = text[text.index("## The command line") : text.index("## More")]
+    blocks = re.findall(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("sectigo-async ")]
+    elsewhere = {"serve", "login", "shell", "logout"}
+    batch = ""
+    for line in lines:
+        words = shlex.split(line)[1:]
+        if words[0] in elsewhere:
+            continue
+        result = call(tmp_path, *(batch if word == "ID" else word for word in words))
+        assert result.returncode == 0, (line, result.stderr)
+        if words[0] == "upload":
+            batch = str(json.loads(result.stdout)["batchId"])
+            call(tmp_path, "wait", batch)
+    assert batch

@@ -107,6 +107,11 @@ def test_completion_of_commands_options_and_ids(talk: Talk) -> None:
     dialogue.answer(PROMPT, f"profiles -i 11{TAB}")
     dialogue.answer("7", "\r")
     dialogue.answer("IoT Device", "")
+    dialogue.answer(PROMPT, "create -a 42 -d gw.example.com\r")
+    dialogue.answer("batchName", "")
+    dialogue.answer(PROMPT, f"wait {TAB}")
+    dialogue.answer("wait 24", "\r")
+    dialogue.answer("READY_FOR_DOWNLOAD", "")
     dialogue.answer(PROMPT, "exit\r")
     assert dialogue.end()[0] == 0
 

@@ -83,6 +83,7 @@ def test_nothing_is_ordered_without_a_yes(talk: Talk, live: Any, tmp_path: Path,
     status, shown = dialogue.end()
 
     assert status == code, shown
+    assert ("nothing was ordered" in shown) == (code != 2)
     assert live.sandbox.stats()["orders"] == 0
     assert not list(tmp_path.glob("*.password"))
     assert "Traceback" not in shown

@@ -8,6 +8,7 @@ from sectigo_async import SectigoClient
 from sectigo_async_cli.context import settings
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.run import run_client
+from sectigo_async_cli.targets import profile_target
 
 
 def authorities(
@@ -65,19 +66,23 @@ def profiles(
 
     Example: sectigo-async profiles -i 42 --params
     """
-    if params and profile_id is None:
+    chosen = settings(ctx)
+    if params and profile_id is None and not chosen.interactive:
         raise typer.BadParameter("--params needs the id of a profile", param_hint="--id")
 
     async def job(client: SectigoClient) -> None:
-        if profile_id is None:
+        number = profile_id
+        if params and number is None:
+            number = (await profile_target(chosen, client, None, "--id", question="Profile:")).profile_id
+        if number is None:
             listed = [profile.document() for profile in await client.profiles.list()]
             settings(ctx).output.emit(listed, {"profileId": "Profile", "algorithms": "Algorithms", "ca": "Authority"})
         elif params:
-            taken = [parameter.document() for parameter in await client.profiles.parameters(profile_id)]
+            taken = [parameter.document() for parameter in await client.profiles.parameters(number)]
             columns = {"name": "Parameter", "title": "Title", "required": "Required", "message": "Rule"}
             settings(ctx).output.emit(taken, columns | {"placeholder": "Example"})
         else:
-            settings(ctx).output.emit((await client.profiles.get(profile_id)).document())
+            settings(ctx).output.emit((await client.profiles.get(number)).document())
 
     run_client(ctx, job)
 

@@ -8,18 +8,19 @@ from typing import Annotated
 
 import typer
 
-from sectigo_async import Archive, Batch, BatchStatus, SectigoClient, SectigoError
+from sectigo_async import Archive, Batch, BatchStatus, SectigoClient, SectigoError, WaitTimeout
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.output import Format, is_live, record, spinner
-from sectigo_async_cli.progress import follow, last_seen, warn_if_partial
+from sectigo_async_cli.output import Format, is_live, is_terminal, record, spinner
+from sectigo_async_cli.progress import describe, follow, last_seen, warn_if_partial
 from sectigo_async_cli.run import report, run_client
 from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
 from sectigo_async_cli.targets import batch_target
-from sectigo_async_cli.unpacking import DOWNLOAD_LIMIT, Unpacking
+from sectigo_async_cli.unpacking import COLUMNS, DOWNLOAD_LIMIT, Unpacking
 
+_WATCH_LIMIT = 24 * 3600.0
 _OPENSSL = (
     "after unzipping, unencrypt with your password using `openssl pkcs12 -in INFILE.p12 -out OUTFILE.crt -nodes`"
 )
@@ -69,17 +70,20 @@ def batches(
                 cancelled.add_note("the batch goes on by itself")
                 raise
         else:
-            chosen.output.emit((await client.batches.get(number)).document())
+            batch = await client.batches.get(number)
+            chosen.remember(batch)
+            chosen.output.emit(batch.document())
 
     run_client(ctx, job)
 
 
 async def _watch(chosen: Settings, client: SectigoClient, number: int) -> None:
-    watched = client.batches.watch(number, timeout=None)
+    watched = client.batches.watch(number, timeout=_WATCH_LIMIT)
     if not is_live(sys.stdout) or chosen.output.format not in {Format.AUTO, Format.TABLE}:
         first = True
         async for batch in watched:
-            chosen.output.emit_next(_document(batch), first=first)
+            if not chosen.output.emit_next(_document(batch), first=first):
+                return
             first = False
         return
     from rich.console import Console
@@ -87,15 +91,15 @@ async def _watch(chosen: Settings, client: SectigoClient, number: int) -> None:
 
     with spinner.hushed(), Live(console=Console(markup=False, highlight=False)) as live:
         async for batch in watched:
-            live.update(record(_document(batch)), refresh=True)
+            live.update(record(_document(batch) | {"processing": describe(batch)}), refresh=True)
 
 
 def _document(batch: Batch) -> dict[str, object]:
-    """Return a batch with its counters, where they are known."""
+    """Return a batch with its counters; `None` where they are not known."""
     document = batch.document() | {
         "status": batch.status.value if batch.status.name != "UNKNOWN" else batch.status_text
     }
-    return document | ({} if batch.processing is None else {"processing": batch.processing.document()})
+    return document | {"processing": None if batch.processing is None else batch.processing.document()}
 
 
 def wait(
@@ -117,7 +121,9 @@ def wait(
         except asyncio.CancelledError as cancelled:
             cancelled.add_note(f"nothing is lost: go on with {chosen.command('wait', *map(str, numbers))}")
             raise
-        chosen.output.emit([_document(batch) for result in results if (batch := last_seen(result))], _COLUMNS)
+        documents = [_document(batch) for result in results if (batch := last_seen(result))]
+        if documents or not is_terminal():
+            chosen.output.emit(documents, _COLUMNS)
         _conclude(chosen, results)
 
     run_client(ctx, job)
@@ -129,7 +135,12 @@ def _conclude(chosen: Settings, results: Sequence[Batch | SectigoError]) -> None
     Raises:
         typer.Exit: not all batches are ready.
     """
-    codes = [report(result, chosen) for result in results if isinstance(result, SectigoError)]
+    codes = []
+    for result in results:
+        if isinstance(result, WaitTimeout):
+            result.hint = f"nothing is lost: go on with {chosen.command('wait', str(result.batch.batch_id))}"
+        if isinstance(result, SectigoError):
+            codes.append(report(result, chosen))
     for result in results:
         if isinstance(result, Batch):
             warn_if_partial(result)
@@ -176,7 +187,10 @@ def download(
         unpacked = await unpacking.run(chosen, await asyncio.to_thread(Archive.from_file, path))
         folders = "\n".join(f"extracted {one['commonName']} to {one['directory']}" for one in unpacked.documents)
         chosen.output.emit(
-            {**told, "certificates": unpacked.documents}, text=f"downloaded batch {number} to {path}\n{folders}"
+            {**told, "certificates": unpacked.documents},
+            COLUMNS,
+            rows=unpacked.documents,
+            text=f"downloaded batch {number} to {path}\n{folders}",
         )
         unpacked.report(chosen)
 

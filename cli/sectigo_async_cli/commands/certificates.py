@@ -16,7 +16,7 @@ from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import record, say, spinner
 from sectigo_async_cli.prompts import ask, choose, confirm
-from sectigo_async_cli.run import run_client
+from sectigo_async_cli.run import if_interrupted, run_client
 from sectigo_async_cli.targets import check_profile_is_named, profile_target
 
 _COLUMNS = {
@@ -83,13 +83,14 @@ def revoke(
     async def job(client: SectigoClient) -> None:
         serial = await _serial_to_revoke(chosen, serial_number, file)
         check_profile_is_named(chosen, profile, "--profile")
-        if chosen.interactive and await _is_revoked(client, serial, show=True):
-            _tell(chosen, serial, None)
-            return
-        target = await profile_target(chosen, client, profile, "--profile", question="Profile that issued it:")
-        because = why
-        if chosen.interactive:
-            because = await _ask_why(why if reason is not None else None)
+        with if_interrupted("nothing was revoked"):
+            if chosen.interactive and await _is_revoked(client, serial, show=True):
+                _tell(chosen, serial, None)
+                return
+            target = await profile_target(chosen, client, profile, "--profile", question="Profile that issued it:")
+            because = why
+            if chosen.interactive:
+                because = await _ask_why(why if reason is not None else None)
         _tell(chosen, serial, await _revoke(client, target.profile_id, serial, because))
 
     run_client(ctx, job)

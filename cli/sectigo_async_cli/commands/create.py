@@ -9,20 +9,19 @@ import typer
 
 from sectigo_async import Batch, Secret, SectigoClient, SectigoError
 from sectigo_async.errors import BatchFailed, FileError
-from sectigo_async.files import file_errors
 from sectigo_async.parameters import make_password
 from sectigo_async.pki import Archive, safe_name, write_private
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.ordering import agree, before_ordering, left_to_order, show_order, tell, ways_out
+from sectigo_async_cli.ordering import agree, left_to_order, show_order, tell, ways_out
 from sectigo_async_cli.output import record, say, spinner
 from sectigo_async_cli.progress import follow, last_seen, warn_if_partial
-from sectigo_async_cli.run import report, run_client
+from sectigo_async_cli.run import if_interrupted, report, run_client
 from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
 from sectigo_async_cli.targets import Target, order_target
-from sectigo_async_cli.unpacking import DOWNLOAD_LIMIT, Unpacking, check_directory
+from sectigo_async_cli.unpacking import DOWNLOAD_LIMIT, Unpacking, check_directory, exists
 from sectigo_async_cli.wizard import (
     PASSWORD,
     Params,
@@ -81,6 +80,7 @@ def create(
     Example: sectigo-async create -a 42 -d gw7.example.com --out certs/
     """
     chosen = settings(ctx)
+    password = password or None  # An empty one is one left out, as in the Go CLI.
     check_one_way(password, password_stdin, password_file)
     given_by_you = password is not None or password_stdin or password_file is not None
     _check_use(chosen, password_out, show=show_password, given_by_you=given_by_you)
@@ -95,7 +95,7 @@ def create(
     }
 
     async def job(client: SectigoClient) -> None:
-        with before_ordering():
+        with if_interrupted("nothing was ordered"):
             if not chosen.interactive and not given["commonName"] and not param:
                 raise typer.BadParameter("missing: name the certificate with --domain", param_hint="--domain")
             own = Secret(password) if password else await given_password(stdin=password_stdin, file=password_file)
@@ -106,26 +106,25 @@ def create(
                 if PASSWORD in params:
                     raise typer.BadParameter(f"{PASSWORD} is given twice", param_hint="--param")
                 params[PASSWORD] = own
-            asked = target.asked
-            if chosen.interactive and is_incomplete(rules, params):
+            incomplete = chosen.interactive and is_incomplete(rules, params)
+            if incomplete:
                 await ask_for(rules, params)
-                asked = True
             add_dns_name(rules, params)
-        order = _Order(
-            chosen=chosen,
-            client=client,
-            target=target,
-            rules=rules,
-            params=params,
-            batch_name=batch_name,
-            password_out=password_out,
-            show_password=show_password,
-        )
-        if out is not None:
-            await Unpacking(directory=out).prepare(chosen)
-        batch = await order.place(asked=asked)
+            order = _Order(
+                chosen=chosen,
+                client=client,
+                target=target,
+                rules=rules,
+                params=params,
+                batch_name=batch_name,
+                password_out=password_out,
+                show_password=show_password,
+                out=out,
+            )
+            await order.prepare(asked=target.asked or incomplete)
+        batch = await order.place()
         if wait or out is not None:
-            await _finish(chosen, order, batch, None if out is None else order.unpacking(out), timeout)
+            await _finish(chosen, order, batch, timeout)
         else:
             show_order(chosen.output, batch)
 
@@ -152,6 +151,7 @@ class _Order:
         batch_name: name of the batch; a unique one where not given.
         password_out: where a password that is made is kept; by the common name where not given.
         show_password: whether that is shown on the terminal, too.
+        out: where its files are written, if they are to be.
     """
 
     chosen: Settings
@@ -162,6 +162,7 @@ class _Order:
     batch_name: str | None
     password_out: Path | None
     show_password: bool
+    out: Path | None
     _kept: Path | None = attrs.field(default=None, init=False)
 
     @property
@@ -169,12 +170,14 @@ class _Order:
         """What is ordered."""
         return str(self.params.get("commonName") or "certificate")
 
-    async def place(self, *, asked: bool) -> Batch:
-        """Place the order, after all that can be known has been checked, and a password that is made is kept.
+    async def prepare(self, *, asked: bool) -> None:
+        """Check all that can be known before money is spent, have it confirmed, and keep a password that is made.
 
         Args:
             asked: whether a person was asked for parts of it, and is to confirm the whole.
         """
+        if self.out is not None:
+            await Unpacking(directory=self.out).prepare(self.chosen, self.name)
         kept = self._kept = await self._make_password()
         refuse(await self.rules.check(self.params), self.target.profile_id)
         if asked:
@@ -183,6 +186,10 @@ class _Order:
         if kept is not None and isinstance(password, Secret):
             # Durable before the order: without it the key that is ordered is lost.
             await asyncio.to_thread(write_private, kept, password.reveal().encode() + b"\n")
+
+    async def place(self) -> Batch:
+        """Place the order."""
+        password, kept = self.params.get(PASSWORD), self._kept
         with ways_out(self.chosen, self.name, self.target.profile_id, password_file=kept):
             batch = await self.client.batches.create(
                 authority_id=self.target.order_id, name=self.batch_name, params=self.params
@@ -191,7 +198,7 @@ class _Order:
             say(f"the PKCS#12 password is kept in {kept}")
             if self.show_password:
                 say(f"PKCS#12 password: {password.reveal()}")
-        tell(batch)
+        tell(self.chosen, batch)
         return batch
 
     async def _make_password(self) -> Path | None:
@@ -199,10 +206,8 @@ class _Order:
         if PASSWORD in self.params or not self.rules.takes(PASSWORD):
             return None
         path = self.password_out or Path(f"{safe_name(self.name)}.p12.password")
-        with file_errors(path):
-            is_there = path.exists()
-        check_directory(path.parent)
-        if is_there:
+        await asyncio.to_thread(check_directory, path.parent)
+        if await asyncio.to_thread(exists, path):
             raise FileError(
                 f"{path} is there already",
                 hint="it may hold the password of an earlier order: name another with --password-out",
@@ -210,17 +215,17 @@ class _Order:
         self.params[PASSWORD] = await asyncio.to_thread(make_password, self.rules.get(PASSWORD))
         return path
 
-    def way_on(self, number: int, unpacking: Unpacking | None) -> str:
+    def way_on(self, number: int) -> str:
         """Return the commands that go on with the order, to be copied."""
         wait = self.chosen.command("wait", str(number))
-        if unpacking is None:
+        if self.out is None:
             return wait
         password = [] if self._kept is None else ["--password-file", str(self._kept)]
-        where = ["-i", str(number), "-o", str(unpacking.directory)]
+        where = ["-i", str(number), "-o", str(self.out)]
         return f"{wait} and {self.chosen.command('download', *where, '--extract', *password)}"
 
     def unpacking(self, directory: Path) -> Unpacking:
-        """Return how to unpack what was ordered."""
+        """Return how to unpack what was ordered to a directory."""
         password = self.params.get(PASSWORD)
         return Unpacking(
             directory=directory,
@@ -248,21 +253,21 @@ async def _confirm(target: Target, params: Params, kept: Path | None, *, left: s
     await agree(f"Order this? It spends one licence{left}.")
 
 
-async def _finish(chosen: Settings, order: _Order, batch: Batch, unpacking: Unpacking | None, limit: float) -> None:
+async def _finish(chosen: Settings, order: _Order, batch: Batch, limit: float) -> None:
     """Wait for a batch that was ordered, fetch and unpack it, and show what became of it.
 
     Raises:
         typer.Exit: it cannot be fetched or unpacked.
     """
     number = batch.batch_id
-    way_on = f"batch {number} was ordered: go on with {order.way_on(number, unpacking)}; do not order again"
+    way_on = f"batch {number} was ordered: go on with {order.way_on(number)}; do not order again"
     code = exit_codes.DONE
     try:
         (result,) = await follow(chosen, order.client, [number], timeout=limit)
         if isinstance(result, Batch):
             warn_if_partial(result)
-            if unpacking is not None:
-                code = await _fetch(chosen, order.client, number, unpacking, way_on)
+            if order.out is not None:
+                code = await _fetch(chosen, order.client, number, order.unpacking(order.out), way_on)
     except asyncio.CancelledError as cancelled:
         cancelled.add_note(way_on)
         raise

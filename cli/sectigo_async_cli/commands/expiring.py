@@ -23,6 +23,7 @@ from sectigo_async_cli.context import settings
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import say
 from sectigo_async_cli.run import busy, run
+from sectigo_async_cli.targets import file_target
 
 _MOST_NAMED = 3
 _LARGEST_CERTIFICATE_FILE = 1024 * 1024
@@ -34,8 +35,8 @@ def expiring(
     ctx: typer.Context,
     *,
     directories: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Directories, searched to the bottom, or files.")
-    ],
+        list[Path] | None, typer.Argument(metavar="DIR...", help="Directories, searched to the bottom, or files.")
+    ] = None,
     within: Annotated[
         str, typer.Option("--within", help="How soon: hours, days or weeks, like 12h, 30d, 4w.")
     ] = "30d",
@@ -51,9 +52,10 @@ def expiring(
     limit = _duration(within)
 
     async def job() -> None:
+        places = directories or [await file_target(chosen, None, "Directory:", "DIR")]
         search = _Search(datetime.now(UTC) + limit)
         with busy(chosen, "reading certificates"):
-            documents = await asyncio.to_thread(search.run, directories)
+            documents = await asyncio.to_thread(search.run, places)
         columns = {
             "commonName": "Common name",
             "notAfter": "Expires",
@@ -65,7 +67,7 @@ def expiring(
             chosen.output.note(f"note: {search.locked} locked files were not looked into")
         if search.unreadable:
             some = ", ".join(map(str, search.unreadable[:_MOST_NAMED]))
-            say(f"warning: not looked into, since they cannot be read: {len(search.unreadable)}, among them {some}")
+            say(f"warning: {len(search.unreadable)} files or directories could not be read, among them {some}")
         if check and (documents or search.unreadable):
             raise typer.Exit(exit_codes.FAILED)
 
@@ -104,7 +106,7 @@ class _Search:
         """
         found: dict[x509.Certificate, dict[str, object]] = {}
         for file in self._files(places):
-            for item in self._items(file):
+            for item in self._items(file, named=file in places):
                 self.locked += item.kind == "locked"
                 if not isinstance(item.thing, x509.Certificate) or item.thing in found:
                     continue
@@ -114,7 +116,7 @@ class _Search:
                     found[item.thing] = {name: told[name] for name in names} | {"file": str(file)}
         return sorted(found.values(), key=lambda document: str(document["notAfter"]))
 
-    def _items(self, file: Path) -> Sequence[Item]:
+    def _items(self, file: Path, *, named: bool) -> Sequence[Item]:
         """Return what a file holds; nothing where it is of another kind, which directories are full of."""
         try:
             about = file.stat()
@@ -127,6 +129,8 @@ class _Search:
         try:
             return read_items(archive)
         except PkiError:
+            if named or b"-----BEGIN CERTIFICATE-----" in archive.raw:
+                self.unreadable.append(file)
             return ()
 
     def _files(self, places: Sequence[Path]) -> Iterator[Path]:

@@ -19,6 +19,7 @@ from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import ask_secret
 from sectigo_async_cli.run import busy, run
 from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
+from sectigo_async_cli.targets import file_target
 from sectigo_async_cli.unpacking import COLUMNS, Unpacking
 
 
@@ -26,9 +27,9 @@ def inspect(
     ctx: typer.Context,
     *,
     file: Annotated[
-        Path,
+        Path | None,
         typer.Argument(metavar="FILE", help="A certificate, CSR, key, PKCS#12 or PKCS#7 file, or a ZIP of them."),
-    ],
+    ] = None,
     password_stdin: PasswordStdin = False,
     password_file: PasswordFile = None,
 ) -> None:
@@ -40,7 +41,8 @@ def inspect(
     check_one_way(password_stdin, password_file)
 
     async def job() -> None:
-        archive = await asyncio.to_thread(Archive.from_file, file)
+        path = await file_target(chosen, file, "File:", "FILE")
+        archive = await asyncio.to_thread(Archive.from_file, path)
         password = await given_password(stdin=password_stdin, file=password_file)
         items: Sequence[Item] = await asyncio.to_thread(read_items, archive, password)
         if password is None and any(item.kind == "locked" for item in items):
@@ -82,8 +84,9 @@ def unpack(
     ctx: typer.Context,
     *,
     file: Annotated[
-        Path, typer.Argument(metavar="ARCHIVE", help="An archive as downloaded, or a PKCS#12, PEM or PKCS#7 file.")
-    ],
+        Path | None,
+        typer.Argument(metavar="ARCHIVE", help="An archive as downloaded, or a PKCS#12, PEM or PKCS#7 file."),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Directory to write to, a folder per certificate.")
     ] = Path(),
@@ -107,6 +110,7 @@ def unpack(
     check_one_way(password_stdin, password_file)
 
     async def job() -> None:
+        path = await file_target(chosen, file, "Archive:", "ARCHIVE")
         unpacking = Unpacking(
             directory=out,
             password=await given_password(stdin=password_stdin, file=password_file),
@@ -116,7 +120,7 @@ def unpack(
             overwrite=force,
         )
         with busy(chosen, "unpacking"):
-            unpacked = await unpacking.run(chosen, await asyncio.to_thread(Archive.from_file, file))
+            unpacked = await unpacking.run(chosen, await asyncio.to_thread(Archive.from_file, path))
         chosen.output.emit(unpacked.documents, COLUMNS)
         unpacked.report(chosen)
 

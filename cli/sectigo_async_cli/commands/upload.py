@@ -16,10 +16,9 @@ from sectigo_async_cli.context import settings
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree, left_to_order, show_order, tell, ways_out
 from sectigo_async_cli.output import say
-from sectigo_async_cli.prompts import ask
-from sectigo_async_cli.run import run_client
+from sectigo_async_cli.run import if_interrupted, run_client
 from sectigo_async_cli.stdin import read_stdin
-from sectigo_async_cli.targets import check_profile_is_named, profile_target
+from sectigo_async_cli.targets import check_profile_is_named, file_target, profile_target
 
 _LARGEST_UPLOAD = 32 * 1024 * 1024
 
@@ -45,40 +44,28 @@ def upload(
     chosen = settings(ctx)
 
     async def job(client: SectigoClient) -> None:
-        named = files or []
-        if not named:
-            if not chosen.interactive:
-                raise typer.BadParameter("missing: name a file with CSRs, or - for standard input", param_hint="FILE")
-            named = [_from_home(await ask("File with the CSRs:", check=_file_problem))]
-        check_profile_is_named(chosen, profile, "--profile")
-        requests = await _read_all(named)
-        target = await profile_target(chosen, client, profile, "--profile")
-        if nameless := without_dns_name(requests):
-            say(f"warning: no DNS name in the CSR of {', '.join(nameless)}: such batches are known to break")
-        count = len(requests)
-        cost = "1 CSR, which spends 1 licence" if count == 1 else f"{count:,} CSRs, which spend {count:,} licences"
-        if target.asked or not files:
-            left = await left_to_order(client, target)
-            await agree(f"Order under profile {target.profile_id}? {cost}{left}.")
-        else:
-            chosen.output.note(f"{cost}, in one batch")
+        with if_interrupted("nothing was ordered"):
+            named = files or [str(await file_target(chosen, None, "File with the CSRs:", "FILE"))]
+            check_profile_is_named(chosen, profile, "--profile")
+            requests = await _read_all(named)
+            target = await profile_target(chosen, client, profile, "--profile")
+            if nameless := without_dns_name(requests):
+                say(f"warning: no DNS name in the CSR of {', '.join(nameless)}: such batches are known to break")
+            count = len(requests)
+            cost = (
+                "1 CSR, which spends 1 licence" if count == 1 else f"{count:,} CSRs, which spend {count:,} licences"
+            )
+            if target.asked or not files:
+                left = await left_to_order(client, target)
+                await agree(f"Order under profile {target.profile_id}? {cost}{left}.")
+            else:
+                chosen.output.note(f"{cost}, in one batch")
         with ways_out(chosen, common_names(requests)[0], target.profile_id):
             batch = await client.batches.upload(profile_id=target.profile_id, requests=requests_pem(requests))
-        tell(batch)
+        tell(chosen, batch)
         show_order(chosen.output, batch)
 
     run_client(ctx, job)
-
-
-def _from_home(text: str) -> str:
-    return str(Path(text).expanduser())
-
-
-def _file_problem(text: str) -> str:
-    try:
-        return "" if Path(_from_home(text)).is_file() else "no such file"
-    except (OSError, RuntimeError, ValueError) as error:
-        return f"no file: {getattr(error, 'strerror', None) or error}"
 
 
 async def _read_all(names: Sequence[str]) -> list[x509.CertificateSigningRequest]:
