@@ -33,9 +33,9 @@ spreadsheet would run begins with an apostrophe.
 
 ## Questions
 
-Where stdin, stdout and stderr are terminals (and `TERM` is not `dumb`), what is missing is asked for, and `revoke` asks before it revokes. An
-order is confirmed only if something was asked for it. Nothing is ever asked with `--no-input`, where the variable
-`CI` is set, or in a pipe: there, what is missing is a usage error.
+Where stdin, stdout and stderr are terminals (and `TERM` is not `dumb`), what is missing is asked for, and `revoke`
+asks before it revokes. An order is confirmed only if something was asked for it. Nothing is ever asked with
+`--no-input`, where the variable `CI` is set, or in a pipe: there, what is missing is a usage error.
 
 Patterns of the service that the answers have to match are Java's. One that cannot be used here is said to be not
 checked, and never stops an order.
@@ -96,11 +96,10 @@ def _options(command: Any, left_out: set[str]) -> str:
         flag = getattr(one, "is_flag", False) or not one.opts[0].startswith("-")
         value = "" if flag else f" {_value(one)}"
         shown = f"{', '.join(names)}{value}" if one.opts[0].startswith("-") else one.metavar
-        default = (
-            one.default if isinstance(one.default, int | float | str) and not flag and one.default != "" else None
-        )
-        told = f" Default: {getattr(default, 'value', default)}." if default is not None else ""
-        rows.append(f"| `{shown}` | {(one.help or '').replace('|', chr(92) + '|')}{told} |\n")
+        default = None if flag else getattr(one.default, "value", one.default)
+        told = f" Default: {default}." if isinstance(default, int | float | str) and default != "" else ""
+        cells = (cell.replace("|", r"\|") for cell in (f"`{shown}`", f"{one.help or ''}{told}"))
+        rows.append(f"| {' | '.join(cells)} |\n")
     return "| Option | Meaning |\n|---|---|\n" + "".join(rows) if rows else ""
 
 

@@ -52,9 +52,8 @@ def upload(
             if nameless := without_dns_name(requests):
                 say(f"warning: no DNS name in the CSR of {', '.join(nameless)}: such batches are known to break")
             count = len(requests)
-            cost = (
-                "1 CSR, which spends 1 licence" if count == 1 else f"{count:,} CSRs, which spend {count:,} licences"
-            )
+            one = count == 1
+            cost = "1 CSR, which spends 1 licence" if one else f"{count:,} CSRs, which spend {count:,} licences"
             if target.asked or not files:
                 left = await left_to_order(client, target)
                 await agree(f"Order under profile {target.profile_id}? {cost}{left}.")
