@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,7 +85,12 @@ def run(terminal: Terminal, command: str, keys: Keys, folder: Path, url: str) ->
     settings = {"SECTIGO_ENDPOINT": url, "SECTIGO_USERNAME": "demo", "SECTIGO_PASSWORD": "demo-password"}
     child: pexpect.spawn[str] = pexpect.spawn(
         command,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder), "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
+        env={
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "TERM": "xterm-256color",
+            "PROMPT_TOOLKIT_NO_CPR": "1",
+        }
         | settings,
         cwd=folder,
         encoding="utf-8",
