@@ -141,6 +141,20 @@ def _sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def refuse_other(path: Path, content: bytes) -> None:
+    """Raise an error if a file of other content stands there.
+
+    Raises:
+        FileError: it does, or cannot be read.
+    """
+    with file_errors(path):
+        same = path.read_bytes() == content if path.exists() else not path.is_symlink()
+    if not same:
+        raise FileError(
+            f"{path} is there already, with other content", hint="move it away, or choose another directory"
+        )
+
+
 @contextmanager
 def file_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system says against using `path` into a `FileError`."""

@@ -43,7 +43,8 @@ def ways_out(chosen: Settings, name: str, profile_id: int, *, password_file: Pat
         profile_id: the profile it is for.
         password_file: a password that was made for it; removed where nothing was ordered with it.
     """
-    look = f"first see by {chosen.command('find', '-n', name)} or in the portal whether it ran"
+    by_name = f"by {chosen.command('find', '-n', name)} or " if name else ""
+    look = f"first see {by_name}in the portal whether it ran"
     kept = "" if password_file is None else f"; its PKCS#12 password is kept in {password_file}"
     try:
         yield
@@ -64,6 +65,8 @@ def ways_out(chosen: Settings, name: str, profile_id: int, *, password_file: Pat
             error.hint = f"nothing was ordered; {rules} shows what it takes"
         elif isinstance(error, NotFoundError):
             error.hint = f"nothing was ordered; {chosen.command('authorities')} shows authorities and profiles"
+        else:
+            error.hint = f"nothing was ordered; {error.hint}" if error.hint else "nothing was ordered"
         raise
 
 

@@ -1,24 +1,27 @@
 """From a coroutine to an exit code: the one bridge between the command line and the event loop."""
 
 import asyncio
+import os
 import re
 import signal
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import typer
 
 from sectigo_async import AuthenticationError, SectigoClient, SectigoError
 from sectigo_async_cli import exit_codes
-from sectigo_async_cli.context import Settings, settings
+from sectigo_async_cli.context import Session, Settings, settings
 from sectigo_async_cli.output import OutputError, say, spinner
 
 T = TypeVar("T")
 
+_MEANT = 2.0
 _LONGEST_DOTENV = 64 * 1024
 
 
@@ -48,6 +51,50 @@ def busy(chosen: Settings, text: str) -> AbstractContextManager[None]:
     return spinner.turning(text)
 
 
+class _Signals:
+    """What SIGINT and SIGTERM do: the first cancels the job, one that comes seconds later ends the process at once.
+
+    Those right after the first are left out, so that the job can tell how things stand.
+    """
+
+    def __init__(self, session: Session | None) -> None:
+        self._session = session
+        self._cancel: Callable[[], object] | None = None
+        self._first: float | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        with suppress(ValueError):  # Not in the main thread.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Outside a shell the process ends, and nothing that comes late may change how: the interpreter, on its way
+        # out, gives signals back what they do by default, unless they are ignored.
+        over = self._first is not None and self._session is None
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_IGN if over else handler)
+
+    def cancels(self, loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Any]") -> None:
+        """Let signals cancel `task`, one that has come already included."""
+        self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        if self._first is not None:
+            task.cancel()
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if self._session is not None and number == signal.SIGTERM:
+            self._session.terminated = True
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+            if self._cancel is not None:
+                with suppress(RuntimeError):  # The loop is closed: all is over.
+                    self._cancel()
+        elif now - self._first > _MEANT:
+            os._exit(exit_codes.INTERRUPTED)
+
+
 def run(chosen: Settings, job: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run `job` in an event loop; turn errors and signals into one line and an exit code."""
     notes: list[str] = []
@@ -55,35 +102,28 @@ def run(chosen: Settings, job: Callable[[], Coroutine[Any, Any, T]]) -> T:
     async def watched() -> T:
         task = asyncio.current_task()
         assert task is not None
-        loop = asyncio.get_running_loop()
-
-        def terminate() -> None:
-            if chosen.session is not None:
-                chosen.session.terminated = True
-            task.cancel()
-
-        with suppress(NotImplementedError):  # Windows
-            loop.add_signal_handler(signal.SIGTERM, terminate)
+        signals.cancels(asyncio.get_running_loop(), task)
         try:
             return await job()
         except asyncio.CancelledError as cancelled:
             notes.extend(getattr(cancelled, "__notes__", []))
             raise
-        finally:
-            with suppress(NotImplementedError):
-                loop.remove_signal_handler(signal.SIGTERM)
 
-    with reported(chosen, notes):
+    with _Signals(chosen.session) as signals, reported(chosen, notes):
         return asyncio.run(watched()) if chosen.session is None else chosen.session.runner.run(watched())
 
 
 @contextmanager
-def if_interrupted(note: str) -> Iterator[None]:
-    """Tell whoever interrupts the block how things stand."""
+def noting(note: str) -> Iterator[None]:
+    """Tell whoever interrupts the block, or reads of an error in it, how things stand."""
     try:
         yield
     except asyncio.CancelledError as cancelled:
         cancelled.add_note(note)
+        raise
+    except SectigoError as error:
+        if note not in f"{error} {error.hint}":
+            error.hint = f"{note}; {error.hint}" if error.hint else note
         raise
 
 

@@ -1,6 +1,7 @@
 """From an archive to the files that servers read, each certificate in a folder of its own."""
 
 import asyncio
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import attrs
 import typer
 from cryptography import x509
 
-from sectigo_async import Archive, FileError, IssuedCertificate, Secret, SectigoError, WrongPasswordError
+from sectigo_async import Archive, FileError, IssuedCertificate, PkiError, Secret, SectigoError, WrongPasswordError
 from sectigo_async.files import file_errors
 from sectigo_async.pki import PrivateKey, StagedFile, load_certificates, load_key, safe_name
 from sectigo_async_cli import exit_codes
@@ -29,6 +30,7 @@ DOWNLOAD_LIMIT = 3600.0
 """Seconds for a download: an archive may be large and a line slow; a line that is dead is noticed earlier."""
 
 _TRIES = 3
+_HOW_TO_OPEN = "give the PKCS#12 password of the order with --password-file or --password-stdin"
 
 
 def exists(file: Path) -> bool:
@@ -38,7 +40,23 @@ def exists(file: Path) -> bool:
         FileError: that cannot be found out.
     """
     with file_errors(file):
-        return file.exists()
+        try:
+            file.lstat()
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def is_free(folder: Path) -> bool:
+    """Say whether nothing stands in the place of a folder but an empty one.
+
+    Raises:
+        FileError: that cannot be found out.
+    """
+    if not exists(folder):
+        return True
+    with file_errors(folder):
+        return folder.is_dir() and not any(folder.iterdir())
 
 
 def check_directory(directory: Path) -> None:
@@ -84,14 +102,14 @@ class Unpacking:
         """See that it can be done, before money is spent on what is to be unpacked.
 
         Raises:
-            FileError: the directory cannot be written to, holds a key for that name already, or the roots cannot be
+            FileError: the directory cannot be written to, holds files for that name already, or the roots cannot be
                 read.
         """
         await self._anchors(chosen)
         await asyncio.to_thread(check_directory, self.directory)
-        there = self.directory / safe_name(common_name) / "privkey.pem"
-        if await asyncio.to_thread(exists, there):
-            raise FileError(f"{there} is there already, and a key is never replaced", hint="choose another --out")
+        folder = self.directory / safe_name(common_name)
+        if not await asyncio.to_thread(is_free, folder):
+            raise FileError(f"{folder} is there already, and nothing in it is replaced", hint="choose another --out")
 
     async def _anchors(self, chosen: Settings) -> list[x509.Certificate] | None:
         trust = self.trust or chosen.resolve().config.trust_anchors
@@ -109,8 +127,8 @@ class Unpacking:
         """
         anchors = await self._anchors(chosen)
         keys = [await asyncio.to_thread(read_key, file) for file in self.key_files]
-        password, issued = await self._open(chosen, archive, keys, anchors)
-        return await asyncio.to_thread(self._write, issued, password)
+        password, issued, problems = await self._open(chosen, archive, keys, anchors)
+        return await asyncio.to_thread(self._write, issued, password, problems)
 
     async def _open(
         self,
@@ -118,27 +136,35 @@ class Unpacking:
         archive: Archive,
         keys: Sequence[PrivateKey],
         anchors: Sequence[x509.Certificate] | None,
-    ) -> tuple[Secret | None, tuple[IssuedCertificate, ...]]:
+    ) -> tuple[Secret | None, tuple[IssuedCertificate, ...], list[PkiError]]:
         password = self.password
         for left in range(_TRIES, -1, -1):
+            may_ask = left > 0 and chosen.interactive and self.password is None
+            problems: list[PkiError] = []
             try:
                 issued = await asyncio.to_thread(
-                    archive.open, password=password, keys=keys, trust=anchors, names=self.names
+                    archive.open, password=password, keys=keys, trust=anchors, names=self.names, problems=problems
                 )
             except WrongPasswordError as error:
-                if not left or not chosen.interactive or self.password is not None:
-                    error.hint = "give the PKCS#12 password of the order with --password-file or --password-stdin"
+                if not may_ask:
+                    error.hint = _HOW_TO_OPEN
                     raise
                 if password is not None:
                     say(f"warning: {error}")
             else:
-                return password, issued
+                locked = [problem for problem in problems if isinstance(problem, WrongPasswordError)]
+                for problem in locked:
+                    problem.hint = _HOW_TO_OPEN
+                if not locked or not may_ask:
+                    return password, issued, problems
             password = Secret(await ask_secret("PKCS#12 password:"))
         raise AssertionError
 
-    def _write(self, issued: Sequence[IssuedCertificate], password: Secret | None) -> "Unpacked":
+    def _write(
+        self, issued: Sequence[IssuedCertificate], password: Secret | None, problems: Sequence[PkiError]
+    ) -> "Unpacked":
         documents: list[dict[str, object]] = []
-        failures: list[FileError] = []
+        failures: list[PkiError] = list(problems)
         taken: set[str] = set()
         for one in issued:
             folder = safe_name(one.common_name)
@@ -174,11 +200,11 @@ class Unpacked:
 
     Attributes:
         documents: one for each certificate whose files were written.
-        failures: why others' files were not.
+        failures: what of the archive could not be read, and what could not be written.
     """
 
     documents: list[dict[str, object]]
-    failures: list[FileError]
+    failures: list[PkiError]
 
     def report(self, chosen: Settings) -> None:
         """Report what failed, and end with the exit code for that.
@@ -224,4 +250,10 @@ def read_key(file: Path) -> PrivateKey:
         FileError: it cannot be read.
         PkiError: it holds none, or has a password.
     """
-    return load_key(Archive.from_file(file).raw)
+    try:
+        return load_key(Archive.from_file(file).raw)
+    except FileError:
+        raise
+    except PkiError as error:
+        problem = f"{file}: {error}"
+    raise PkiError(problem, hint=f"write it as PEM without a password: openssl pkey -in {shlex.quote(str(file))}")

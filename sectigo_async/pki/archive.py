@@ -106,6 +106,11 @@ class Archive:
             if len(self.raw) > _MEMBER_SIZE:
                 raise _hostile(f"{self.name!r} is larger than a certificate can be")
             return (Member(self.name, self.raw, kind),)
+        if not self.raw.startswith(b"PK"):
+            raise ArchiveError(
+                f"{self.name!r} is no ZIP, and no certificate, key, PKCS#12 or PKCS#7 file",
+                hint="it may be a file of another kind, or damaged",
+            )
         _refuse_large_directory(self.raw)
         found: list[Member] = []
         left = _TOTAL_SIZE
@@ -136,6 +141,7 @@ class Archive:
         trust: Iterable[x509.Certificate] | None = None,
         names: Collection[str] | None = None,
         at: datetime | None = None,
+        problems: list[PkiError] | None = None,
     ) -> tuple[IssuedCertificate, ...]:
         """Return the certificates in it, each with its key and what was checked about it.
 
@@ -149,12 +155,13 @@ class Archive:
             trust: roots to check the chains against; without any, chains are "root not pinned".
             names: the names that were ordered; a certificate that names anything else does not match.
             at: the time to check for (aware); now when not given.
+            problems: where given, what could not be read beside the rest is added to it, instead of being warned of.
 
         Raises:
             ArchiveError: no certificate in it can be read.
             WrongPasswordError: the same, because the password is missing or does not fit.
         """
-        contents, problems = _read_all(self.members(), password)
+        contents, found = _read_all(self.members(), password)
         certificates = [certificate for content in contents for certificate in content.certificates]
         issuers = Issuers(dict.fromkeys(certificates))
         by_public_key = {public_bytes(key.public_key()): key for content in contents for key in content.keys}
@@ -180,10 +187,13 @@ class Archive:
                     chain_check=check_chain(certificate, dict.fromkeys((*chain, *issuers.all())), anchors, at=at),
                 )
         if issued:
-            for problem in problems:
-                _log.warning("%s", problem)
+            if problems is not None:
+                problems.extend(found)
+            else:
+                for problem in found:
+                    _log.warning("%s", problem)
             return tuple(issued.values())
-        raise next(iter(problems), ArchiveError("there is no certificate in the archive"))
+        raise next(iter(found), ArchiveError("there is no certificate in the archive"))
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int) -> bytes:
@@ -232,12 +242,12 @@ def _kind(content: bytes) -> MemberKind:
 
 @attrs.frozen
 class Content:
-    """What a member holds: certificates and private keys; `locked` where it holds a key that needs a password."""
+    """What a member holds: certificates and private keys; `problem` tells of a key that cannot be used."""
 
     member: str
     certificates: tuple[x509.Certificate, ...] = ()
     keys: tuple[PrivateKey, ...] = attrs.field(default=(), repr=False)
-    locked: bool = False
+    problem: ArchiveError | WrongPasswordError | None = None
 
 
 def _read_all(
@@ -249,8 +259,8 @@ def _read_all(
         try:
             content = read_member(member, password)
             contents.append(content)
-            if content.locked:
-                problems.append(WrongPasswordError(f"the private key in {member.name!r} needs its password"))
+            if content.problem is not None:
+                problems.append(content.problem)
         except (ArchiveError, WrongPasswordError) as error:
             problems.append(error)
     return contents, problems
@@ -267,7 +277,7 @@ def read_member(member: Member, password: str | Secret | None) -> Content:
         return _read_pkcs12(member, password)
     if member.kind is MemberKind.OTHER:
         return Content(member.name)
-    keys, locked = _pem_keys(member, password) if member.kind is MemberKind.PEM else ((), False)
+    keys, unusable = _pem_keys(member, password) if member.kind is MemberKind.PEM else ((), None)
     readers: dict[MemberKind, Callable[[bytes], list[x509.Certificate]]] = {
         MemberKind.PEM: _load_pem,
         MemberKind.DER: lambda content: [x509.load_der_x509_certificate(content)],
@@ -275,29 +285,34 @@ def read_member(member: Member, password: str | Secret | None) -> Content:
     }
     try:
         certificates = readers[member.kind](member.content)
-        return Content(member.name, _usable(certificates), keys, locked)
+        return Content(member.name, _usable(certificates), keys, unusable)
     except Exception as error:  # noqa: BLE001 - cryptography raises whatever its backend meets in hostile input
         problem = f"{member.name!r} is damaged: {error}"
     raise ArchiveError(problem, hint="download it again")
 
 
-def _pem_keys(member: Member, password: str | Secret | None) -> tuple[tuple[PrivateKey, ...], bool]:
-    """Return the private keys in a PEM file that can be opened, and whether there are others that need a password."""
+def _pem_keys(
+    member: Member, password: str | Secret | None
+) -> tuple[tuple[PrivateKey, ...], ArchiveError | WrongPasswordError | None]:
+    """Return the private keys in a PEM file that can be used, and why another one cannot."""
     keys = []
-    left_locked = False
+    unusable: ArchiveError | WrongPasswordError | None = None
     for block in pem.blocks(member.content, *KEY_LABELS):
         locked = b"ENCRYPTED" in block
         if locked and not password:
-            left_locked = True
+            unusable = WrongPasswordError(f"the private key in {member.name!r} needs its password")
             continue
         try:
             keys.append(load_key(block, password if locked else None))
         except PkiError as error:
-            problem = f"{member.name!r}: {error}"
-        else:
-            continue
-        raise WrongPasswordError(problem) if locked else ArchiveError(problem)
-    return tuple(keys), left_locked
+            unusable = WrongPasswordError(f"{member.name!r}: {error}") if locked else _of_another_kind(member)
+    return tuple(keys), unusable
+
+
+def _of_another_kind(member: Member) -> ArchiveError:
+    return ArchiveError(
+        f"the private key in {member.name!r} is neither EC nor RSA, or is damaged", hint="take it out with openssl"
+    )
 
 
 def _load_pem(content: bytes) -> list[x509.Certificate]:
@@ -328,8 +343,9 @@ def _read_pkcs12(member: Member, password: str | Secret | None) -> Content:
         )
     found = [item.certificate for item in (opened.cert, *opened.additional_certs) if item is not None]
     keys = (opened.key,) if isinstance(opened.key, PrivateKey) else ()
+    unusable = None if keys or opened.key is None else _of_another_kind(member)
     try:
-        return Content(member.name, _usable(found), keys)
+        return Content(member.name, _usable(found), keys, unusable)
     except Exception as error:  # noqa: BLE001 - as in `read_member`
         problem = f"{member.name!r} is damaged: {error}"
     raise ArchiveError(problem, hint="download it again")

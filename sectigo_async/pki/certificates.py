@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509 import verification
 
 from sectigo_async.errors import FileError, InvalidArgumentError
-from sectigo_async.files import make_directory, write_private
+from sectigo_async.files import make_directory, refuse_other, write_private
 from sectigo_async.pki.csr import common_name, dns_names
 from sectigo_async.pki.keys import PrivateKey, describe_key, key_pem
 from sectigo_async.secrets import Secret
@@ -141,8 +141,6 @@ class IssuedCertificate:
         """
         make_directory(directory)
         key = b"" if self.key is None else key_pem(self.key)
-        if key:
-            write_private(directory / "privkey.pem", key)
         files = {
             "cert.pem": self.certificate_pem(),
             "chain.pem": self.chain_pem(),
@@ -150,6 +148,12 @@ class IssuedCertificate:
         }
         if combined:
             files["combined.pem"] = files["fullchain.pem"] + key
+        if not overwrite:
+            # A key beside a certificate of another is worse than neither.
+            for name, content in files.items():
+                refuse_other(directory / name, content)
+        if key:
+            write_private(directory / "privkey.pem", key)
         for name, content in files.items():
             write_private(directory / name, content, overwrite=overwrite)
         bundle = directory / "bundle.p12"

@@ -1,11 +1,12 @@
 """What a file holds, told for people and scripts: certificates, requests, keys, in a ZIP or not."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TypeAlias
 
 import attrs
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 
 from sectigo_async.errors import ArchiveError, InvalidCSRError, WrongPasswordError
 from sectigo_async.pki.archive import Archive, Member, MemberKind, read_member
@@ -23,22 +24,24 @@ class Item:
 
     Attributes:
         member: the file it is in; hostile, so for display only.
-        thing: the certificate, request or private key; `None` for what needs a password.
+        thing: the certificate, request or private key; `None` for what needs a password, or cannot be used here.
+        kind_of_unknown: what to call it then.
     """
 
     member: str
     thing: Thing | None = attrs.field(default=None, repr=False)
+    kind_of_unknown: str = "locked"
 
     @property
     def kind(self) -> str:
-        """What it is: `certificate`, `request`, `private key`, or `locked`."""
+        """What it is: `certificate`, `request`, `private key`, `locked`, or `unusable private key`."""
         match self.thing:
             case x509.Certificate():
                 return "certificate"
             case x509.CertificateSigningRequest():
                 return "request"
             case None:
-                return "locked"
+                return self.kind_of_unknown
             case _:
                 return "private key"
 
@@ -84,6 +87,9 @@ def read_items(archive: Archive, password: str | Secret | None = None) -> tuple[
         InvalidCSRError: a request in it is damaged.
         WrongPasswordError: the password does not fit.
     """
+    alone = _der(archive.raw)
+    if alone is not None:
+        return (Item(member=archive.name, thing=alone),)
     if not archive.raw.startswith(b"PK") and b"CERTIFICATE REQUEST-----" in archive.raw:
         members: Iterable[Member] = (Member(archive.name, archive.raw, MemberKind.PEM),)
     else:
@@ -94,6 +100,18 @@ def read_items(archive: Archive, password: str | Secret | None = None) -> tuple[
     raise ArchiveError(
         f"{archive.name!r} holds no certificate, request or key", hint="it may be a file of another kind"
     )
+
+
+def _der(data: bytes) -> Thing | None:
+    """Return the request or private key that a DER file is, which the service sends none of."""
+    if not data.startswith(b"\x30"):
+        return None
+    with suppress(Exception):  # cryptography raises whatever its backend meets in hostile input
+        return x509.load_der_x509_csr(data)
+    with suppress(Exception):
+        key = serialization.load_der_private_key(data, None)
+        return key if isinstance(key, PrivateKey) else None
+    return None
 
 
 def _items(member: Member, password: str | Secret | None) -> list[Item]:
@@ -114,4 +132,9 @@ def _items(member: Member, password: str | Secret | None) -> list[Item]:
         if problem:
             raise InvalidCSRError(problem)
     items = [Item(member=member.name, thing=thing) for thing in things]
-    return [*items, Item(member=member.name)] if content.locked else items
+    if isinstance(content.problem, WrongPasswordError) and password:
+        raise content.problem
+    if content.problem is None:
+        return items
+    locked = isinstance(content.problem, WrongPasswordError)
+    return [*items, Item(member=member.name, kind_of_unknown="locked" if locked else "unusable private key")]

@@ -4,6 +4,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -76,12 +77,12 @@ def is_dns_name(text: str) -> bool:
 
 
 def read_requests(data: bytes) -> tuple[x509.CertificateSigningRequest, ...]:
-    """Read every request in `data`: PEM text with one or many, or a ZIP of .csr and .pem files.
+    """Read every request in `data`: PEM text with one or many, one in DER form, or a ZIP of .csr and .pem files.
 
     Raises:
         InvalidCSRError: there is none, or one is damaged.
     """
-    texts = _members(data) if data.startswith(b"PK\x03\x04") else [data]
+    texts = _members(data) if data.startswith(b"PK\x03\x04") else [_pem_of(data)]
     found = [block for text in texts for block in pem.blocks(text, *_LABELS)]
     begun = sum(text.count(f"-----BEGIN {label}-----".encode()) for text in texts for label in _LABELS)
     if begun > len(found):
@@ -94,6 +95,14 @@ def read_requests(data: bytes) -> tuple[x509.CertificateSigningRequest, ...]:
             hint="a request is PEM text that starts with -----BEGIN CERTIFICATE REQUEST-----",
         )
     return tuple(_parse(block, number) for number, block in enumerate(found, start=1))
+
+
+def _pem_of(data: bytes) -> bytes:
+    """Return a request in DER form as PEM, and anything else as it is."""
+    if data.startswith(b"\x30"):
+        with suppress(Exception):  # cryptography raises whatever its backend meets in hostile input
+            return x509.load_der_x509_csr(data).public_bytes(serialization.Encoding.PEM)
+    return data
 
 
 def _parse(block: bytes, number: int) -> x509.CertificateSigningRequest:
@@ -150,6 +159,11 @@ def common_name(subject: x509.Name) -> str:
 def common_names(requests: Iterable[x509.CertificateSigningRequest]) -> tuple[str, ...]:
     """Return the common name of each request, or words that there is none."""
     return tuple(common_name(request.subject) or "(no common name)" for request in requests)
+
+
+def name_of(request: x509.CertificateSigningRequest) -> str:
+    """Return what to look for a request's certificate by: its common name, or its first DNS name, or nothing."""
+    return common_name(request.subject) or next(iter(dns_names(request)), "")
 
 
 def requests_pem(requests: Iterable[x509.CertificateSigningRequest]) -> bytes:

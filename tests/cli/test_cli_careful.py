@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -307,3 +308,121 @@ def test_the_readme_works_as_written(call: Run, tmp_path: Path) -> None:
             batch = str(json.loads(result.stdout)["batchId"])
             call(tmp_path, "wait", batch)
     assert batch
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("gap", [0.0005, 0.004, 0.02])
+def test_a_storm_of_signals_hides_nothing(
+    serve: Callable[..., Any], tmp_path: Path, number: signal.Signals, gap: float
+) -> None:
+    with serve("--issue-delay", "600") as url:
+        process = subprocess.Popen(
+            [PROGRAM, "create", "-a", "42", "-d", "storm.example.com", "--wait"],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "SECTIGO_ENDPOINT": url, **LOGIN},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        seen = ""
+        while "CREATED" not in seen:
+            seen += process.stderr.readline()
+        for _ in range(20):
+            process.send_signal(number)
+            time.sleep(gap)
+        _, stderr = process.communicate(timeout=SECONDS)
+
+    assert process.returncode == 130, stderr
+    assert "go on with `sectigo-async wait 24`" in stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda out: out.symlink_to("/nonexistent/dir"),
+        lambda out: (out.mkdir(), (out / "x.example.com").touch()),
+        lambda out: (out.mkdir(), (out / "x.example.com").symlink_to("nowhere")),
+        lambda out: (
+            (out / "x.example.com").mkdir(parents=True),
+            (out / "x.example.com/cert.pem").write_text("mine"),
+        ),
+    ],
+)
+def test_what_is_in_the_way_is_found_before_ordering(
+    call: Run, tmp_path: Path, service: Any, prepare: Callable[[Path], object]
+) -> None:
+    prepare(tmp_path / "out")
+    running = service({"GET /api/v1/authorities/allowed": (200, []), CREATE: (201, {"batchId": 24})})
+    running.replies["GET /api/v1/profiles/42/parameters"] = (501, {"message": "no"})
+
+    result = call(tmp_path, "create", "-a", "42", "-d", "x.example.com", "--out", "out", SECTIGO_ENDPOINT=running.url)
+
+    assert result.returncode == 1, result.stderr
+    assert "othing was ordered" in result.stderr
+    assert CREATE not in running.seen
+
+
+@pytest.mark.parametrize("place", ["out/x.example.com/privkey.pem", "nowhere/password"])
+def test_a_password_has_a_place_of_its_own(call: Run, tmp_path: Path, place: str) -> None:
+    (tmp_path / "out/x.example.com").mkdir(parents=True)
+
+    result = call(tmp_path, "create", "-a", "42", "-d", "x.example.com", "--password-out", place, "--out", "out")
+
+    assert result.returncode == 1
+    assert "othing was ordered" in result.stderr
+    assert not (tmp_path / place).exists()
+
+
+@pytest.mark.parametrize("status", [401, 403, 413, 429])
+def test_every_refusal_says_that_nothing_was_ordered(call: Run, tmp_path: Path, service: Any, status: int) -> None:
+    running = service({"GET /api/v1/authorities/allowed": (200, []), CREATE: (status, {"message": "no"})})
+    running.replies["GET /api/v1/profiles/42/parameters"] = (501, {"message": "no"})
+
+    result = call(tmp_path, "create", "-a", "42", "-d", "x.example.com", SECTIGO_ENDPOINT=running.url)
+
+    assert result.returncode in {1, 4}
+    assert "othing was ordered" in result.stderr
+    assert not list(tmp_path.glob("*.password"))
+
+
+def test_what_cannot_be_opened_beside_the_rest_is_a_failure(call: Run, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        call(tmp_path, "create", "-a", "42", "-d", f"{name}.example.com", "--out", name)
+    with zipfile.ZipFile(tmp_path / "both.zip", "w") as archive:
+        for name in ("one", "two"):
+            archive.write(tmp_path / name / f"{name}.example.com/bundle.p12", f"{name}.p12")
+
+    result = call(tmp_path, "unpack", "both.zip", "-o", "out", "--password-file", "one.example.com.p12.password")
+
+    assert result.returncode == 5
+    assert [one["commonName"] for one in json.loads(result.stdout)] == ["one.example.com"]
+    assert "'two.p12' is not opened by this password" in result.stderr
+
+
+def test_der_forms_of_what_people_have(call: Run, tmp_path: Path, openssl: Run) -> None:
+    call(tmp_path, "csr", "-d", "d.example.com")
+    openssl("req", "-in", "d.example.com.csr", "-outform", "DER", "-out", "d.der")
+    openssl("pkey", "-in", "d.example.com.key", "-outform", "DER", "-out", "key.der")
+    openssl("genpkey", "-algorithm", "ed25519", "-out", "ed.key")
+    openssl("req", "-x509", "-key", "ed.key", "-subj", "/CN=ed", "-days", "3", "-out", "ed.pem")
+    (tmp_path / "both.pem").write_text((tmp_path / "ed.pem").read_text() + (tmp_path / "ed.key").read_text())
+    (tmp_path / "empty").touch()
+
+    assert json.loads(call(tmp_path, "inspect", "d.der").stdout)[0]["commonName"] == "d.example.com"
+    assert json.loads(call(tmp_path, "inspect", "key.der").stdout)[0]["key"] == "EC P-256"
+    assert json.loads(call(tmp_path, "upload", "-p", "42", "d.der").stdout)["size"] == 1
+    kinds = [one["kind"] for one in json.loads(call(tmp_path, "inspect", "both.pem").stdout)]
+    assert kinds == ["certificate", "unusable private key"]
+    unpacked = call(tmp_path, "unpack", "both.pem", "-o", "out")
+    assert unpacked.returncode == 5
+    assert "neither EC nor RSA" in unpacked.stderr
+    assert "empty" in call(tmp_path, "inspect", "empty").stderr
+    assert (
+        "d.example.com.csr: not an EC or RSA private key"
+        in call(tmp_path, "unpack", "ed.pem", "--key", "d.example.com.csr").stderr
+    )
+    assert call(tmp_path, "csr", "-d", "q.example.com", "--key-out", "k", "--out", "k").returncode == 2
+    assert not (tmp_path / "k").exists()

@@ -111,7 +111,7 @@ CASES: list[tuple[str, int, object, str]] = [
     ("create -a 42 -d w.example.com --out made", 0, BATCH, "w.example.com is in made/w.example.com"),
     (f"create -a 42 -d f.example.com {PASSWORD} --country DE --state B --locality B", 0, BATCH, "left out"),
     ("create -a 42 -d f.example.com -p '' --password-out q", 0, BATCH, "kept in q"),
-    ("create -a 42 -d base.example.com --out certs --password-out q", 1, "", "a key is never replaced"),
+    ("create -a 42 -d base.example.com --out certs --password-out q", 1, "", "nothing in it is replaced"),
     ("create -a 117 -d 'Gateway 7' --san gw7.example.com --param serialNumber=SN-7", 0, BATCH, "ordered"),
     ("create -a 42 -d f.example.com --out one.example.com.csr", 1, "", "not a directory"),
     ("create -a 42 -d f.example.com --show-password", 2, "", "on a terminal alone"),

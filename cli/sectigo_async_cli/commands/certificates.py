@@ -16,7 +16,7 @@ from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import record, say, spinner
 from sectigo_async_cli.prompts import ask, choose, confirm
-from sectigo_async_cli.run import if_interrupted, run_client
+from sectigo_async_cli.run import noting, run_client
 from sectigo_async_cli.targets import check_profile_is_named, profile_target
 
 _COLUMNS = {
@@ -83,7 +83,7 @@ def revoke(
     async def job(client: SectigoClient) -> None:
         serial = await _serial_to_revoke(chosen, serial_number, file)
         check_profile_is_named(chosen, profile, "--profile")
-        with if_interrupted("nothing was revoked"):
+        with noting("nothing was revoked"):
             if chosen.interactive and await _is_revoked(client, serial, show=True):
                 _tell(chosen, serial, None)
                 return

@@ -18,7 +18,7 @@ from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree, left_to_order, show_order, tell, ways_out
 from sectigo_async_cli.output import record, say, spinner
 from sectigo_async_cli.progress import follow, last_seen, warn_if_partial
-from sectigo_async_cli.run import if_interrupted, report, run_client
+from sectigo_async_cli.run import noting, report, run_client
 from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
 from sectigo_async_cli.targets import Target, order_target
 from sectigo_async_cli.unpacking import DOWNLOAD_LIMIT, Unpacking, check_directory, exists
@@ -95,7 +95,7 @@ def create(
     }
 
     async def job(client: SectigoClient) -> None:
-        with if_interrupted("nothing was ordered"):
+        with noting("nothing was ordered"):
             if not chosen.interactive and not given["commonName"] and not param:
                 raise typer.BadParameter("missing: name the certificate with --domain", param_hint="--domain")
             own = Secret(password) if password else await given_password(stdin=password_stdin, file=password_file)
@@ -185,7 +185,8 @@ class _Order:
         password = self.params.get(PASSWORD)
         if kept is not None and isinstance(password, Secret):
             # Durable before the order: without it the key that is ordered is lost.
-            await asyncio.to_thread(write_private, kept, password.reveal().encode() + b"\n")
+            # On the loop, so that it is not left half way; nothing else runs on it.
+            write_private(kept, password.reveal().encode() + b"\n")
 
     async def place(self) -> Batch:
         """Place the order."""
@@ -206,7 +207,11 @@ class _Order:
         if PASSWORD in self.params or not self.rules.takes(PASSWORD):
             return None
         path = self.password_out or Path(f"{safe_name(self.name)}.p12.password")
+        if not await asyncio.to_thread(exists, path.parent):
+            raise FileError(f"the directory {path.parent} is not there", hint="make it, or name another file")
         await asyncio.to_thread(check_directory, path.parent)
+        if self.out is not None and _is_within(path, self.out / safe_name(self.name)):
+            raise FileError(f"{path} is where the certificate's files go", hint="name another with --password-out")
         if await asyncio.to_thread(exists, path):
             raise FileError(
                 f"{path} is there already",
@@ -232,6 +237,10 @@ class _Order:
             password=password if isinstance(password, Secret) else None,
             names={self.name, *str(self.params.get("dNSName", "")).split("\n")} - {""},
         )
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 async def _confirm(target: Target, params: Params, kept: Path | None, *, left: str) -> None:

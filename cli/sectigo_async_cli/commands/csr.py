@@ -81,6 +81,8 @@ def csr(
         make_csr(await asyncio.to_thread(generate_key), name, dns_names=names, subject=subject)
         key_file = key or key_out or Path(f"{safe_name(name)}.key")
         request_file = out or Path(f"{safe_name(name)}.csr")
+        if key_file == request_file:
+            raise typer.BadParameter("the key and the request need a file each", param_hint="--key-out, --out")
         await asyncio.to_thread(_refuse_existing, request_file, "--out")
         with busy(chosen, "making the key"):
             private = await asyncio.to_thread(read_key, key) if key is not None else await _make_key(kind, key_file)

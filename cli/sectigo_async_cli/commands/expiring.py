@@ -67,7 +67,7 @@ def expiring(
             chosen.output.note(f"note: {search.locked} locked files were not looked into")
         if search.unreadable:
             some = ", ".join(map(str, search.unreadable[:_MOST_NAMED]))
-            say(f"warning: {len(search.unreadable)} files or directories could not be read, among them {some}")
+            say(f"warning: not everything could be read ({len(search.unreadable)}): {some}")
         if check and (documents or search.unreadable):
             raise typer.Exit(exit_codes.FAILED)
 
