@@ -166,12 +166,9 @@ class Exchanger:
         self, response: httpx.Response, call: Call[Any], secrets: tuple[Secret, ...], into: BinaryIO | None
     ) -> Reply | Failure:
         headers = {name.lower(): value for name, value in response.headers.items()}
-        reply = Reply(
-            status=response.status_code, headers=headers, tls_version=_tls_version(response), secrets=secrets
-        )
         if into is not None and response.is_success:
             await _write(response, into)
-            return reply
+            return Reply(status=response.status_code, headers=headers, secrets=secrets)
         limit = _ERROR_BODY_LIMIT
         if response.is_success:
             limit = self._config.archive_limit if call.accept == BYTES else self._config.reply_limit
@@ -182,7 +179,13 @@ class Exchanger:
                 if response.is_success:
                     return Failure(f"the reply is longer than {limit:,} bytes", True, status=response.status_code)
                 break
-        return attrs.evolve(reply, body=bytes(body))
+        return Reply(
+            status=response.status_code,
+            headers=headers,
+            body=bytes(body),
+            tls_version=_tls_version(response),
+            secrets=secrets,
+        )
 
 
 def _tls_version(response: httpx.Response) -> str:

@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 from sectigo_async.errors import FileError
 
+_OTHER = "{} is there already, with other content"
+_ELSEWHERE = "move it away, or choose another directory"
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -94,13 +96,13 @@ class StagedFile:
                 self.path.replace(self.target)
             elif not self._take_free_place():
                 same = self.target.is_file() and filecmp.cmp(self.path, self.target, shallow=False)
-                problem = "" if same else f"{self.target} is there already, with other content"
+                problem = "" if same else _OTHER.format(self.target)
             _sync_directory(self.target.parent)
         except OSError as error:
             problem = f"cannot write {self.target}: {error.strerror}"
         self.discard()
         if problem:
-            raise FileError(problem, hint="move it away, or choose another directory")
+            raise FileError(problem, hint=_ELSEWHERE)
 
     def _take_free_place(self) -> bool:
         """Move the file to its place if nothing stands there; of two processes, one wins."""
@@ -141,6 +143,37 @@ def _sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def exists(file: Path) -> bool:
+    """Say whether something stands there.
+
+    Raises:
+        FileError: that cannot be found out.
+    """
+    with file_errors(file):
+        try:
+            file.lstat()
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def check_directory(directory: Path) -> None:
+    """See that files can be written to a directory, or to the one that it is to be made in.
+
+    Raises:
+        FileError: they cannot.
+    """
+    while not exists(directory) and directory.parent != directory:
+        directory = directory.parent
+    if not directory.is_dir():
+        raise FileError(f"{directory} is not a directory", hint="name another")
+    staged = StagedFile(directory / "probe")
+    try:
+        staged.open()
+    finally:
+        staged.discard()
+
+
 def refuse_other(path: Path, content: bytes) -> None:
     """Raise an error if a file of other content stands there.
 
@@ -150,9 +183,7 @@ def refuse_other(path: Path, content: bytes) -> None:
     with file_errors(path):
         same = path.read_bytes() == content if path.exists() else not path.is_symlink()
     if not same:
-        raise FileError(
-            f"{path} is there already, with other content", hint="move it away, or choose another directory"
-        )
+        raise FileError(_OTHER.format(path), hint=_ELSEWHERE)
 
 
 @contextmanager

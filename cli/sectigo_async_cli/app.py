@@ -100,10 +100,12 @@ def options(
     if env_file is not None:
         with reported(base):
             base = read_env_file(base, env_file)
+    # In a shell that was started with a password, another login is not to get it.
+    another = any((username, endpoint, account, env_file))
     chosen = attrs.evolve(
         base,
         username=username or base.username,
-        password=Secret(password) if password else base.password,
+        password=Secret(password) if password else None if another else base.password,
         profile=profile or base.profile,
         environment=environment or base.environment,
         endpoint=endpoint or base.endpoint,

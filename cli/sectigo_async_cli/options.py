@@ -1,4 +1,4 @@
-"""How a command is added to the tree, and the options that every command takes, before or after its name."""
+"""How a command is added to the tree, and the options that several or all of them take."""
 
 import functools
 import inspect
@@ -16,6 +16,13 @@ JsonOutput = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 TableOutput = Annotated[bool, typer.Option("--table", help="Write tables for people.")]
 CsvOutput = Annotated[bool, typer.Option("--csv", help="Write CSV.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Leave out notes and progress.")]
+NoInput = Annotated[bool, typer.Option("--no-input", help="Ask nothing, even on a terminal.")]
+
+San = Annotated[list[str] | None, typer.Option("--san", help="A further DNS name; may be repeated.")]
+Organization = Annotated[str | None, typer.Option("--organization", help="Organisation in the subject.")]
+Country = Annotated[str | None, typer.Option("--country", "-c", help="Country, two letters.")]
+State = Annotated[str | None, typer.Option("--state", "-s", help="State or province.")]
+Locality = Annotated[str | None, typer.Option("--locality", "-l", help="City or locality.")]
 
 
 def _finite(seconds: float) -> float:
@@ -25,7 +32,6 @@ def _finite(seconds: float) -> float:
 
 
 WaitLimit = Annotated[float, typer.Option("--timeout", min=0, callback=_finite, help="Seconds to wait at most.")]
-NoInput = Annotated[bool, typer.Option("--no-input", help="Ask nothing, even on a terminal.")]
 
 EVERYWHERE = {
     "json_output": JsonOutput,

@@ -187,7 +187,7 @@ class Output:
         """
         if self.format is Format.CSV:
             return print_text(_csv([document], None, header=first))
-        if self.format is Format.TABLE:
+        if self.format is Format.TABLE or (self.format is Format.AUTO and is_terminal()):
             self.emit(document)
             return True
         return print_text(_json(document, indent=None))
@@ -295,7 +295,7 @@ def record(document: Document, columns: Mapping[str, str] | None = None) -> "Tab
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, heading in (columns or {name: name for name in document}).items():
-        table.add_row(visible(heading), _cell(name, document.get(name), both=True))
+        table.add_row(flat(heading), _cell(name, document.get(name), both=True))
     return table
 
 

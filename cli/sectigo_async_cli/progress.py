@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
-from sectigo_async import Batch, SectigoClient, SectigoError
+from sectigo_async import Batch, BatchStatus, SectigoClient, SectigoError
 from sectigo_async.errors import BatchError
 from sectigo_async_cli.context import Settings
-from sectigo_async_cli.output import say, spinner, visible
+from sectigo_async_cli.output import flat, say, spinner
 
 _LINES_BESIDE = 4
 
@@ -16,7 +16,12 @@ def describe(batch: Batch) -> str:
     counts = batch.processing
     done = f", {counts.success + counts.failed} of {batch.size} done" if counts is not None and batch.size else ""
     failed = f", {counts.failed} failed" if counts is not None and counts.failed else ""
-    return f"{batch.status.value if batch.status.name != 'UNKNOWN' else batch.status_text}{done}{failed}"
+    return f"{status_word(batch)}{done}{failed}"
+
+
+def status_word(batch: Batch) -> str:
+    """Return a batch's status, the service's own word where this version does not know it."""
+    return batch.status_text if batch.status is BatchStatus.UNKNOWN else batch.status.value
 
 
 async def follow(
@@ -51,7 +56,7 @@ async def follow(
             async for batch in client.batches.watch(batch_id, timeout=timeout):
                 last = batch
                 told = f"batch {batch_id}: {describe(batch)}"
-                progress.update(line, description=visible(told))
+                progress.update(line, description=flat(told))
                 if not live:
                     chosen.output.note(told)
         except SectigoError as error:

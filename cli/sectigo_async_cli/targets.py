@@ -135,8 +135,9 @@ def _named(listed: tuple[Authority, ...], name: str) -> Authority:
 async def _choose_authority(client: SectigoClient, listed: tuple[Authority, ...], question: str) -> Authority:
     if not listed:
         raise typer.BadParameter("your account may order under no authority", param_hint="--profile")
-    left = await asyncio.gather(*(balance(client, authority) for authority in listed))
-    choices = [(_offer(authority, count), authority) for authority, count in zip(listed, left, strict=True)]
+    async with asyncio.TaskGroup() as group:
+        left = [group.create_task(balance(client, authority)) for authority in listed]
+    choices = [(_offer(authority, count.result()), authority) for authority, count in zip(listed, left, strict=True)]
     return await choose(question, choices)
 
 
@@ -164,17 +165,17 @@ async def file_target(chosen: Settings, given: Path | None, question: str, metav
         return given
     if not chosen.interactive:
         raise missing(metavar, "name one")
-    return Path(from_home(await ask(question, check=_path_problem)))
+    return Path(_from_home(await ask(question, check=_path_problem)))
 
 
-def from_home(text: str) -> str:
+def _from_home(text: str) -> str:
     """Return a path with the home directory in the place of `~`."""
     return str(Path(text).expanduser())
 
 
 def _path_problem(text: str) -> str:
     try:
-        return "" if text and Path(from_home(text)).exists() else "there is nothing of that name"
+        return "" if text and Path(_from_home(text)).exists() else "there is nothing of that name"
     except (OSError, RuntimeError, ValueError) as error:
         return f"no file: {getattr(error, 'strerror', None) or error}"
 

@@ -10,8 +10,8 @@ import typer
 from cryptography import x509
 
 from sectigo_async import Archive, FileError, IssuedCertificate, PkiError, Secret, SectigoError, WrongPasswordError
-from sectigo_async.files import file_errors
-from sectigo_async.pki import PrivateKey, StagedFile, load_certificates, load_key, safe_name
+from sectigo_async.files import check_directory, exists, file_errors
+from sectigo_async.pki import PrivateKey, load_certificates, load_key, safe_name
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings
 from sectigo_async_cli.output import say
@@ -33,20 +33,6 @@ _TRIES = 3
 _HOW_TO_OPEN = "give the PKCS#12 password of the order with --password-file or --password-stdin"
 
 
-def exists(file: Path) -> bool:
-    """Say whether something stands there.
-
-    Raises:
-        FileError: that cannot be found out.
-    """
-    with file_errors(file):
-        try:
-            file.lstat()
-        except FileNotFoundError:
-            return False
-        return True
-
-
 def is_free(folder: Path) -> bool:
     """Say whether nothing stands in the place of a folder but an empty one.
 
@@ -57,23 +43,6 @@ def is_free(folder: Path) -> bool:
         return True
     with file_errors(folder):
         return folder.is_dir() and not any(folder.iterdir())
-
-
-def check_directory(directory: Path) -> None:
-    """See that files can be written to a directory, or to the one that it is to be made in.
-
-    Raises:
-        FileError: they cannot.
-    """
-    while not exists(directory) and directory.parent != directory:
-        directory = directory.parent
-    if not directory.is_dir():
-        raise FileError(f"{directory} is not a directory", hint="name another")
-    staged = StagedFile(directory / "probe")
-    try:
-        staged.open()
-    finally:
-        staged.discard()
 
 
 @attrs.frozen(kw_only=True)

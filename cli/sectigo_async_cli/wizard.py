@@ -146,7 +146,7 @@ async def _ask_one(parameter: Parameter, params: Params) -> str | Secret:
         title += ", empty to have one made"
     elif not parameter.required:
         title += ", optional"
-    check = partial(judge, parameter)
+    check = partial(_judge, parameter)
     if is_secret(parameter):
         return await _ask_twice(title, check)
     default = parameter.value if isinstance(parameter.value, str) else ""
@@ -156,9 +156,9 @@ async def _ask_one(parameter: Parameter, params: Params) -> str | Secret:
     if parameter.required:
         default = default or str(params.get("commonName", ""))
     names = await ask(
-        f"{title}, with blanks between:", default=default, hint=hint, check=lambda text: check(lines(text))
+        f"{title}, with blanks between:", default=default, hint=hint, check=lambda text: check(_lines(text))
     )
-    return lines(names)
+    return _lines(names)
 
 
 async def _ask_twice(title: str, check: Check) -> Secret:
@@ -170,12 +170,12 @@ async def _ask_twice(title: str, check: Check) -> Secret:
         say("these were not the same")
 
 
-def lines(text: str) -> str:
+def _lines(text: str) -> str:
     """Return names with blanks or commas between as the service wants them: one per line (api.md 4.5)."""
     return "\n".join(text.replace(",", " ").split())
 
 
-def judge(parameter: Parameter, value: str) -> str:
+def _judge(parameter: Parameter, value: str) -> str:
     """Return what is wrong with a value; nothing where it will do."""
     if check_value(parameter, value) is not Fit.NO:
         return ""

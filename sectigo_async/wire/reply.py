@@ -63,7 +63,7 @@ class Reply:
         status: HTTP status code.
         headers: header fields, names in lower case.
         body: the bytes, empty where they were written to a file.
-        tls_version: e.g. `TLSv1.3`; empty without TLS.
+        tls_version: e.g. `TLSv1.3`; empty without TLS, and where the body was written to a file.
         secrets: what was sent and must not be shown, should the service echo it.
     """
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,29 +125,10 @@ def call(server: str) -> Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path, server: str) -> Run:
+def run(tmp_path: Path, call: Run) -> Run:
     """Run `sectigo-async` piped, in the test's folder, signed in to the simulator unless told otherwise."""
     (tmp_path / "home").mkdir()
-
-    def execute(*arguments: str, **extra: str) -> "subprocess.CompletedProcess[str]":
-        settings = {
-            "SECTIGO_ENDPOINT": server,
-            "SECTIGO_ENVIRONMENT": "testing",
-            "SECTIGO_USERNAME": "demo",
-            "SECTIGO_PASSWORD": "demo-password",
-        }
-        return subprocess.run(
-            [PROGRAM, *arguments],
-            cwd=tmp_path,
-            env=environment(tmp_path / "home", **settings | extra),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-
-    return execute
+    return partial(call, tmp_path, SECTIGO_ENVIRONMENT="testing")
 
 
 class Dialogue:

@@ -1,8 +1,6 @@
 """On a terminal: what is missing is asked for, on stderr, and nothing that is typed in secret is shown."""
 
-import os
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,30 +8,18 @@ from typing import Any
 import pexpect
 import pytest
 
-PROGRAM = str(Path(sys.executable).with_name("sectigo-async"))
 Spawn = Callable[..., "pexpect.spawn[str]"]
 PASSWORD = "demo-password"
 
 
 @pytest.fixture
-def spawn(tmp_path: Path, live: Any) -> Spawn:
+def spawn(talk: Callable[..., Any], live: Any) -> Spawn:
+    """Run a command on a terminal, with nothing to sign in with but what the test gives."""
+    nobody = dict.fromkeys(("SECTIGO_ENDPOINT", "SECTIGO_USERNAME", "SECTIGO_PASSWORD"), "")
+
     def begin(*arguments: str, **extra: str) -> "pexpect.spawn[str]":
-        (tmp_path / "home").mkdir(exist_ok=True)
-        env = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path / "home"),
-            "TERM": "xterm",
-            "PROMPT_TOOLKIT_NO_CPR": "1",
-        }
-        return pexpect.spawn(
-            PROGRAM,
-            ["-e", live.url, *arguments],
-            env=env | extra,
-            cwd=tmp_path,
-            encoding="utf-8",
-            timeout=20,
-            dimensions=(40, 120),
-        )
+        child: pexpect.spawn[str] = talk("-e", live.url, *arguments, **nobody | extra).child
+        return child
 
     return begin
 

@@ -222,3 +222,18 @@ def test_completion_behind_global_options(talk: Talk) -> None:
     dialogue.answer("--common-name", "")
     dialogue.answer(PROMPT, CTRL_D)
     assert dialogue.end()[0] == 0
+
+
+def test_a_password_of_the_shell_is_for_no_other_login(talk: Talk, live: Any, service: Any) -> None:
+    other = service({})
+    dialogue = talk("-u", "demo", "-p", "demo-password", "shell", SECTIGO_PASSWORD="", SECTIGO_USERNAME="")
+    dialogue.answer(PROMPT, f"-e {other.url} licenses\r")
+    dialogue.answer("Password of demo at", CTRL_C)
+    dialogue.answer("(exit code 130)", "")
+    dialogue.answer(PROMPT, "licenses --json\r")
+    dialogue.answer('"issued"', "")
+    dialogue.answer(PROMPT, CTRL_D)
+
+    assert dialogue.end()[0] == 0
+    assert not other.seen
+    assert live.sandbox.stats()["logins"] == 1

@@ -235,6 +235,8 @@ def test_a_dumb_terminal_is_asked_nothing_and_loses_nothing(talk: Talk) -> None:
     code, shown = talk("find", "-n", "gw.example.com", TERM="dumb", columns=100).end()
     assert code == 0
     assert re.search(r"\b[0-9A-F]{38,40}\b", shown)
+    code, shown = talk("batches", "-i", "24", "--watch", TERM="dumb").end()
+    assert "{" not in shown.split("processing")[0]
     code, shown = talk("wait", "24", TERM="dumb").end()
     assert "batch 24: READY_FOR_DOWNLOAD" in shown
 

@@ -130,3 +130,12 @@ def test_what_is_secret() -> None:
     assert is_secret(rule(name="pkcs12Password"))
     assert is_secret(Parameter(name="phrase", input_type="PASSWORD"))
     assert not is_secret(rule(name="commonName"))
+
+
+def test_slow_patterns_in_their_hundreds_take_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sectigo_async.parameters._TIME_FOR_ALL", 0.0)
+    rules = [rule("(a|aa)+$", name=str(number)) for number in range(300)]
+
+    found = check_parameters(rules, {str(number): "a" * 50 + "!" for number in range(300)})
+
+    assert len(found.not_checked) >= 299

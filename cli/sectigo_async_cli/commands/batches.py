@@ -14,8 +14,8 @@ from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import Format, is_live, is_terminal, record, spinner
-from sectigo_async_cli.progress import describe, follow, last_seen, warn_if_partial
-from sectigo_async_cli.run import report, run_client
+from sectigo_async_cli.progress import describe, follow, last_seen, status_word, warn_if_partial
+from sectigo_async_cli.run import noting, report, run_client
 from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
 from sectigo_async_cli.targets import batch_target
 from sectigo_async_cli.unpacking import COLUMNS, DOWNLOAD_LIMIT, Unpacking
@@ -96,10 +96,8 @@ async def _watch(chosen: Settings, client: SectigoClient, number: int) -> None:
 
 def _document(batch: Batch) -> dict[str, object]:
     """Return a batch with its counters; `None` where they are not known."""
-    document = batch.document() | {
-        "status": batch.status.value if batch.status.name != "UNKNOWN" else batch.status_text
-    }
-    return document | {"processing": None if batch.processing is None else batch.processing.document()}
+    counters = None if batch.processing is None else batch.processing.document()
+    return batch.document() | {"status": status_word(batch), "processing": counters}
 
 
 def wait(
@@ -116,11 +114,8 @@ def wait(
 
     async def job(client: SectigoClient) -> None:
         numbers = list(dict.fromkeys(batch_ids or [await batch_target(chosen, None, "ID")]))
-        try:
+        with noting(f"nothing is lost: go on with {chosen.command('wait', *map(str, numbers))}"):
             results = await follow(chosen, client, numbers, timeout=timeout)
-        except asyncio.CancelledError as cancelled:
-            cancelled.add_note(f"nothing is lost: go on with {chosen.command('wait', *map(str, numbers))}")
-            raise
         documents = [_document(batch) for result in results if (batch := last_seen(result))]
         if documents or not is_terminal():
             chosen.output.emit(documents, _COLUMNS)

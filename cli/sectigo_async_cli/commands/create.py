@@ -9,11 +9,12 @@ import typer
 
 from sectigo_async import Batch, Secret, SectigoClient, SectigoError
 from sectigo_async.errors import BatchFailed, FileError
+from sectigo_async.files import check_directory, exists
 from sectigo_async.parameters import make_password
 from sectigo_async.pki import Archive, safe_name, write_private
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
-from sectigo_async_cli.options import WaitLimit
+from sectigo_async_cli.options import Country, Locality, Organization, San, State, WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree, left_to_order, show_order, tell, ways_out
 from sectigo_async_cli.output import record, say, spinner
@@ -21,7 +22,7 @@ from sectigo_async_cli.progress import follow, last_seen, warn_if_partial
 from sectigo_async_cli.run import noting, report, run_client
 from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
 from sectigo_async_cli.targets import Target, order_target
-from sectigo_async_cli.unpacking import DOWNLOAD_LIMIT, Unpacking, check_directory, exists
+from sectigo_async_cli.unpacking import DOWNLOAD_LIMIT, Unpacking
 from sectigo_async_cli.wizard import (
     PASSWORD,
     Params,
@@ -43,7 +44,7 @@ def create(
     domain: Annotated[
         str | None, typer.Option("--domain", "-d", help="Common name, and DNS name, of the certificate.")
     ] = None,
-    san: Annotated[list[str] | None, typer.Option("--san", help="A further DNS name; may be repeated.")] = None,
+    san: San = None,
     password: Annotated[
         str | None, typer.Option("--password", "-p", help="PKCS#12 password; made for you when left out.")
     ] = None,
@@ -56,10 +57,10 @@ def create(
     show_password: Annotated[
         bool, typer.Option("--show-password", help="Show a password made for you, on a terminal alone.")
     ] = False,
-    organization: Annotated[str | None, typer.Option(help="Organisation in the subject.")] = None,
-    country: Annotated[str | None, typer.Option("--country", "-c", help="Country, two letters.")] = None,
-    state: Annotated[str | None, typer.Option("--state", "-s", help="State or province.")] = None,
-    locality: Annotated[str | None, typer.Option("--locality", "-l", help="City or locality.")] = None,
+    organization: Organization = None,
+    country: Country = None,
+    state: State = None,
+    locality: Locality = None,
     param: Annotated[
         list[str] | None,
         typer.Option("--param", metavar="KEY=VALUE", help="Any parameter of the profile; may be repeated."),
@@ -271,15 +272,12 @@ async def _finish(chosen: Settings, order: _Order, batch: Batch, limit: float) -
     number = batch.batch_id
     way_on = f"batch {number} was ordered: go on with {order.way_on(number)}; do not order again"
     code = exit_codes.DONE
-    try:
+    with noting(way_on):
         (result,) = await follow(chosen, order.client, [number], timeout=limit)
         if isinstance(result, Batch):
             warn_if_partial(result)
             if order.out is not None:
                 code = await _fetch(chosen, order.client, number, order.unpacking(order.out), way_on)
-    except asyncio.CancelledError as cancelled:
-        cancelled.add_note(way_on)
-        raise
     show_order(chosen.output, last_seen(result) or batch)
     if isinstance(result, SectigoError):
         if not isinstance(result, BatchFailed):

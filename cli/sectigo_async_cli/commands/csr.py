@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sectigo_async.errors import FileError
-from sectigo_async.files import file_errors
+from sectigo_async.files import exists
 from sectigo_async.pki import (
     KeyAlgorithm,
     PrivateKey,
@@ -21,6 +21,7 @@ from sectigo_async.pki import (
     write_private,
 )
 from sectigo_async_cli.context import settings
+from sectigo_async_cli.options import Country, Locality, Organization, San, State
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.prompts import ask, choose
 from sectigo_async_cli.run import busy, run
@@ -33,11 +34,11 @@ def csr(
     domain: Annotated[
         str | None, typer.Option("--domain", "-d", help="Common name, and DNS name, of the request.")
     ] = None,
-    san: Annotated[list[str] | None, typer.Option("--san", help="A further DNS name; may be repeated.")] = None,
-    organization: Annotated[str | None, typer.Option(help="Organisation in the subject.")] = None,
-    country: Annotated[str | None, typer.Option("--country", "-c", help="Country, two letters.")] = None,
-    state: Annotated[str | None, typer.Option("--state", "-s", help="State or province.")] = None,
-    locality: Annotated[str | None, typer.Option("--locality", "-l", help="City or locality.")] = None,
+    san: San = None,
+    organization: Organization = None,
+    country: Country = None,
+    state: State = None,
+    locality: Locality = None,
     algorithm: Annotated[
         KeyAlgorithm, typer.Option("--algorithm", case_sensitive=False, help="Kind of key to make.")
     ] = KeyAlgorithm.P256,
@@ -114,9 +115,7 @@ async def _make_key(algorithm: KeyAlgorithm, file: Path) -> PrivateKey:
 
 
 def _refuse_existing(file: Path, option: str) -> None:
-    with file_errors(file):
-        is_there = file.exists()
-    if is_there:
+    if exists(file):
         use = "use it with --key, or " if option == "--key-out" else ""
         raise FileError(f"{file} is there already", hint=f"{use}name another with {option}")
 

@@ -13,11 +13,7 @@ import typer
 from cryptography import x509
 
 from sectigo_async.errors import FileError, PkiError
-from sectigo_async.pki import (
-    Archive,
-    Item,
-    read_items,
-)
+from sectigo_async.pki import Archive, Item, read_items
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import settings
 from sectigo_async_cli.options import register as add

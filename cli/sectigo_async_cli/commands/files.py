@@ -8,11 +8,7 @@ from typing import Annotated
 import typer
 
 from sectigo_async.errors import WrongPasswordError
-from sectigo_async.pki import (
-    Archive,
-    Item,
-    read_items,
-)
+from sectigo_async.pki import Archive, Item, read_items
 from sectigo_async_cli.context import settings
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import say
