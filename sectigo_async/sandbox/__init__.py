@@ -16,6 +16,9 @@ The first label of a common name provokes the outcomes that are otherwise hard t
 In an order of several certificates such a one counts as failed, and the others are issued: a partial success.
 A CSR without a DNS name fails likewise where the profile requires `dNSName` (api.md 4.4).
 
+What goes wrong on a bad day is rolled by rules: see `sectigo_async.sandbox.faults`. `SandboxTransport` serves a
+client in the same process, cut connections included; `SandboxServer` serves on a socket.
+
 Default data, where an order of one certificate may name either id and an upload names the profile:
 
 - authority 1, profile 42 "TRISA Profile": keys made by the server are RSA 2048
@@ -25,12 +28,20 @@ Default data, where an order of one certificate may name either id and an upload
 
 from sectigo_async.sandbox.app import create_app
 from sectigo_async.sandbox.config import SandboxConfig
+from sectigo_async.sandbox.control import parse_faults
+from sectigo_async.sandbox.faults import NUISANCE, Fault, FaultRule
 from sectigo_async.sandbox.server import SandboxServer
 from sectigo_async.sandbox.state import Sandbox
+from sectigo_async.sandbox.transport import SandboxTransport
 
 __all__ = [
+    "Fault",
+    "FaultRule",
+    "NUISANCE",
     "Sandbox",
     "SandboxConfig",
     "SandboxServer",
+    "SandboxTransport",
     "create_app",
+    "parse_faults",
 ]

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import attrs
-from attrs.validators import ge, gt, min_len
+from attrs.validators import deep_iterable, ge, gt, in_, min_len
+
+from sectigo_async.sandbox.archives import FORMATS
+from sectigo_async.sandbox.faults import FaultRule
 
 
 @attrs.frozen(kw_only=True)
@@ -21,6 +24,10 @@ class SandboxConfig:
             all its tokens. Nobody knows whether the service does (api.md 3): a client must live with either.
         clock_skew: seconds by which the clock of this service is ahead of the client's; negative if behind.
         client_ca: PEM file of authorities whose client certificates the account must sign in with; over TLS alone.
+        formats: in which forms certificates for CSRs lie in an archive: `pem` (with the chain), `crt` (PEM), `cer`
+            (DER) or `p7b` (PKCS#7). With a key made by the service they are always PKCS#12 (api.md 4.7).
+        faults: what goes wrong; see `sectigo_async.sandbox.faults`.
+        seed: where the generator that faults are rolled with starts.
     """
 
     username: str = attrs.field(default="demo", validator=min_len(1))
@@ -32,3 +39,8 @@ class SandboxConfig:
     rotate_refresh: bool = False
     clock_skew: float = 0.0
     client_ca: Path | None = None
+    formats: tuple[str, ...] = attrs.field(
+        default=("pem",), validator=[min_len(1), deep_iterable(member_validator=in_(FORMATS))]
+    )
+    faults: tuple[FaultRule, ...] = ()
+    seed: int = 0

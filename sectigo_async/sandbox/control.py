@@ -9,8 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sectigo_async.sandbox.errors import ServiceError
-from sectigo_async.sandbox.http import Json
+from sectigo_async.sandbox.faults import FaultRule, parse_rules
+from sectigo_async.sandbox.http import Json, parse_json_value, read_body
+from sectigo_async.sandbox.routes import CALLS
 from sectigo_async.sandbox.state import Sandbox
+
+_ROUTES: Final = tuple(call.route for call in CALLS)
+_MAX_FAULTS: Final = 1024 * 1024
 
 _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.-]+)(:[0-9]+)?")
 
@@ -37,6 +42,32 @@ async def stats(sandbox: Sandbox, request: Request) -> Response:
     """Answer what clients have done so far."""
     require_local(request)
     return Json(sandbox.stats())
+
+
+async def faults(sandbox: Sandbox, request: Request) -> Response:
+    """Answer the faults in force."""
+    require_local(request)
+    return Json([rule.document() for rule in sandbox.faults.rules])
+
+
+async def set_faults(sandbox: Sandbox, request: Request) -> Response:
+    """Put other faults in force, and answer them."""
+    require_local(request)
+    document = parse_json_value(await read_body(request, _MAX_FAULTS))
+    try:
+        sandbox.faults.replace(parse_faults(document))
+    except ValueError as error:
+        raise ServiceError(400, str(error)) from None
+    return await faults(sandbox, request)
+
+
+def parse_faults(document: object) -> tuple[FaultRule, ...]:
+    """Read a list of fault rules, as `sectigo_async.sandbox.faults` describes it.
+
+    Raises:
+        ValueError: it is none; says which rule is wrong and why.
+    """
+    return parse_rules(document, _ROUTES)
 
 
 def require_local(request: Request) -> None:

@@ -32,6 +32,20 @@ class Text(PlainTextResponse):
     charset = "UTF-8"
 
 
+class ConnectionCut(Exception):
+    """The connection is to be cut, where there is none: a transport in this process turns it into an error.
+
+    Attributes:
+        reply: the reply whose headers came through; `None` where nothing did.
+        body: what came through of its body.
+    """
+
+    def __init__(self, reply: Response | None, body: bytes) -> None:
+        super().__init__("the connection was cut")
+        self.reply = reply
+        self.body = body
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """Return the body, or refuse with 413 once it exceeds `limit` bytes."""
     body = bytearray()
@@ -47,16 +61,22 @@ async def read_json(request: Request) -> dict[str, Any]:
     return parse_json(await read_body(request, _MAX_JSON))
 
 
-def parse_json(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in `body`, or refuse with 400 or 413."""
-    if len(body) > _MAX_JSON:
-        raise ServiceError(413, "The JSON request is too large")
+def parse_json_value(body: bytes) -> object:
+    """Return the JSON in `body`, or refuse with 400."""
     try:
-        document = json.loads(body)
+        document: object = json.loads(body)
         # JSON may spell half a surrogate pair, which no reply could carry back.
         json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ServiceError(400, "Malformed JSON request") from error
+    return document
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in `body`, or refuse with 400 or 413."""
+    if len(body) > _MAX_JSON:
+        raise ServiceError(413, "The JSON request is too large")
+    document = parse_json_value(body)
     if not isinstance(document, dict):
         raise ServiceError(400, "Malformed JSON request: an object is expected")
     return document
@@ -134,12 +154,13 @@ class Envelope:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         started = False
+        state = scope.setdefault("state", {})
 
         async def stamped(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                date = formatdate(self._clock.time(), usegmt=True).encode()
+                date = formatdate(self._clock.time() + state.get("clock_skew", 0), usegmt=True).encode()
                 message = {**message, "headers": [*message["headers"], (b"date", date)]}
             await send(message)
 
@@ -147,6 +168,8 @@ class Envelope:
             await self._app(scope, receive, stamped)
         except ClientDisconnect:
             return
+        except ConnectionCut:
+            raise
         except Exception:
             if started:
                 raise

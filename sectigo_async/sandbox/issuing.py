@@ -1,7 +1,7 @@
 """From an accepted request to its outcome: a signed certificate, or a refusal. Runs in worker threads."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from cryptography import x509
@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 
-from sectigo_async.sandbox.archives import pkcs12
+from sectigo_async.sandbox.archives import forms, pkcs12
 from sectigo_async.sandbox.ca import CertificateAuthority
 from sectigo_async.sandbox.csr import SigningRequest
 from sectigo_async.sandbox.profiles import Profile
@@ -50,13 +50,14 @@ def issue_with_new_key(ca: CertificateAuthority, profile: Profile, params: Mappi
         common_name=common_name,
         key_sha256=key_sha256(key.public_key()),
         serial=certificate.serial_number,
-        suffix=".p12",
-        file=pkcs12(common_name, key, certificate, [ca.issuing, ca.root], params["pkcs12Password"]),
+        files={".p12": pkcs12(common_name, key, certificate, [ca.issuing, ca.root], params["pkcs12Password"])},
     )
 
 
-def issue_for_request(ca: CertificateAuthority, profile: Profile, request: SigningRequest) -> Outcome:
-    """Return the outcome of one CSR, as PEM with its chain."""
+def issue_for_request(
+    ca: CertificateAuthority, profile: Profile, request: SigningRequest, formats: Iterable[str]
+) -> Outcome:
+    """Return the outcome of one CSR, in the forms that are asked for."""
     fingerprint = key_sha256(request.public_key)
     if refused := _provoked(request.common_name, fingerprint):
         return refused
@@ -72,8 +73,7 @@ def issue_for_request(ca: CertificateAuthority, profile: Profile, request: Signi
         common_name=request.common_name,
         key_sha256=fingerprint,
         serial=certificate.serial_number,
-        suffix=".pem",
-        file=certificate.public_bytes(serialization.Encoding.PEM) + ca.chain_pem,
+        files=forms(certificate, [ca.issuing, ca.root], formats),
     )
 
 

@@ -95,12 +95,12 @@ class Ledger:
                 )
         return batch
 
-    def batch(self, batch_id: int) -> Batch:
-        """Return a batch, or refuse: 403 for another tenant's, 404 for one that never was."""
+    def batch(self, batch_id: int, now: float) -> Batch:
+        """Return a batch ordered by `now` (monotonic), or refuse: 403 for another tenant's, 404 for none."""
         batch = self._batches.get(batch_id)
-        if batch is not None:
+        if batch is not None and batch.placed <= now:
             return batch
-        if batch_id < self._next_id and _is_foreign(batch_id):
+        if batch is None and batch_id < self._next_id and _is_foreign(batch_id):
             raise ServiceError(403, f"No permission to read batch {batch_id}")
         raise ServiceError(404, f"Batch {batch_id} not found")
 
@@ -108,25 +108,24 @@ class Ledger:
         """Return how many certificates were ordered."""
         return sum(batch.size for batch in self._batches.values())
 
-    def revealed(self) -> Iterator[Certificate]:
-        """Yield the certificates that exist by now."""
-        now = self._clock.monotonic()
+    def revealed(self, now: float) -> Iterator[Certificate]:
+        """Yield the certificates that exist by `now` (monotonic)."""
         return (certificate for certificate in self._certificates.values() if _is_revealed(certificate, now))
 
-    def find(self, common_name: str | None, serial_number: str | None) -> list[Certificate]:
-        """Return the certificates with this name and serial number; `None` matches all."""
+    def find(self, common_name: str | None, serial_number: str | None, now: float) -> list[Certificate]:
+        """Return the certificates with this name and serial number by `now` (monotonic); `None` matches all."""
         name = None if common_name is None else common_name.casefold()
         serial = None if serial_number is None else _hex(serial_number)
         return [
             certificate
-            for certificate in self.revealed()
+            for certificate in self.revealed(now)
             if name in {None, certificate.issued.common_name.casefold()}
             and serial in {None, certificate.serial_number}
         ]
 
     def revoke(self, authority: Authority, serial_number: str, reason: int) -> None:
         """Revoke one certificate that `authority` issued, or refuse with 404 or 400."""
-        found = self.find(None, serial_number)
+        found = self.find(None, serial_number, self._clock.monotonic())
         if not found or found[0].batch.authority != authority:
             raise ServiceError(404, f"Certificate {serial_number!r} not found")
         serial = found[0].issued.serial

@@ -1,5 +1,6 @@
 """What the sandbox remembers of an order, and how time reveals it."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -23,13 +24,12 @@ class Status(StrEnum):
 
 @attrs.frozen(kw_only=True)
 class Issued:
-    """One certificate, with the file that the archive will hold."""
+    """One certificate, with the files that the archive will hold: their content by suffix."""
 
     common_name: str
     key_sha256: str
     serial: int
-    suffix: str
-    file: bytes = attrs.field(repr=False)
+    files: Mapping[str, bytes] = attrs.field(repr=False)
 
 
 @attrs.frozen(kw_only=True)

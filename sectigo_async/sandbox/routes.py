@@ -32,7 +32,7 @@ from sectigo_async.sandbox.http import (
     text_field,
 )
 from sectigo_async.sandbox.multipart import Part, parse_multipart
-from sectigo_async.sandbox.records import Status
+from sectigo_async.sandbox.records import Batch, Status
 from sectigo_async.sandbox.state import Sandbox
 
 Handler = Callable[[Sandbox, Request], Awaitable[Response]]
@@ -52,6 +52,11 @@ class Call:
     path: str
     handler: Handler
     public: bool = False
+
+    @property
+    def route(self) -> str:
+        """Method and path as the rules of faults name them."""
+        return f"{self.method} {self.path.replace(':sandbox_id', '')}"
 
 
 async def _sign_in(sandbox: Sandbox, request: Request) -> Response:
@@ -107,22 +112,33 @@ def _part(parts: dict[str, Part], name: str, content_type: str | None = None) ->
     return part
 
 
-async def _batch(sandbox: Sandbox, request: Request) -> Response:
+def _seen(sandbox: Sandbox, request: Request) -> tuple[float, float]:
+    """Return the moment whose batches the request may see, and the one whose statuses it is told (monotonic)."""
+    now = sandbox.clock.monotonic()
+    told = now - getattr(request.state, "ago", 0)
+    return (told if getattr(request.state, "hides", False) else now), told
+
+
+def _poll(sandbox: Sandbox, request: Request) -> tuple[Batch, float]:
     sandbox.counts["polls"] += 1
-    batch = sandbox.ledger.batch(request.path_params["id"])
-    return Json(batch_document(batch, batch.status(sandbox.clock.monotonic())))
+    visible, told = _seen(sandbox, request)
+    batch = sandbox.ledger.batch(request.path_params["id"], visible)
+    return batch, max(told, batch.placed)
+
+
+async def _batch(sandbox: Sandbox, request: Request) -> Response:
+    batch, moment = _poll(sandbox, request)
+    return Json(batch_document(batch, batch.status(moment)))
 
 
 async def _batch_status(sandbox: Sandbox, request: Request) -> Response:
-    sandbox.counts["polls"] += 1
-    batch = sandbox.ledger.batch(request.path_params["id"])
-    return Text(status_sentence(batch.status(sandbox.clock.monotonic())))
+    batch, moment = _poll(sandbox, request)
+    return Text(status_sentence(batch.status(moment)))
 
 
 async def _processing_info(sandbox: Sandbox, request: Request) -> Response:
-    sandbox.counts["polls"] += 1
-    batch = sandbox.ledger.batch(request.path_params["id"])
-    return Json(processing_document(batch, sandbox.clock.monotonic()))
+    batch, moment = _poll(sandbox, request)
+    return Json(processing_document(batch, moment))
 
 
 async def _download(sandbox: Sandbox, request: Request) -> Response:
@@ -134,8 +150,12 @@ async def _download(sandbox: Sandbox, request: Request) -> Response:
     )
 
 
+def _issued(sandbox: Sandbox) -> int:
+    return sum(1 for _ in sandbox.ledger.revealed(sandbox.clock.monotonic()))
+
+
 async def _devices(sandbox: Sandbox, _request: Request) -> Response:
-    return Json({"ordered": sandbox.ledger.ordered(), "issued": sum(1 for _ in sandbox.ledger.revealed())})
+    return Json({"ordered": sandbox.ledger.ordered(), "issued": _issued(sandbox)})
 
 
 async def _authorities(sandbox: Sandbox, _request: Request) -> Response:
@@ -170,7 +190,8 @@ async def _find(sandbox: Sandbox, request: Request) -> Response:
     if not terms:
         raise ServiceError(400, "commonName or serialNumber is required")
     terms = {name: text_field(terms, name) for name in terms}
-    found = sandbox.ledger.find(terms.get("commonName"), terms.get("serialNumber"))
+    visible, _ = _seen(sandbox, request)
+    found = sandbox.ledger.find(terms.get("commonName"), terms.get("serialNumber"), visible)
     revoked = sandbox.ledger.revocations
     items = [certificate_document(item, revoked=item.issued.serial in revoked) for item in found]
     return Json({"totalCount": len(items), "items": items})

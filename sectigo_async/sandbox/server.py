@@ -161,13 +161,13 @@ def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
 
 
 class _Protocol(H11Protocol):
-    """Tells the application whether the peer has shown a client certificate that the TLS layer accepted."""
+    """Tells the application whether the peer has shown a client certificate, and how to cut the connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         shown = tls is not None and bool(tls.getpeercert())
-        self.app_state = {**self.app_state, "client_certificate": shown}
+        self.app_state = {**self.app_state, "client_certificate": shown, "abort": transport.abort}
 
 
 class _Server(uvicorn.Server):

@@ -14,6 +14,7 @@ from sectigo_async.sandbox.ca import CertificateAuthority
 from sectigo_async.sandbox.config import SandboxConfig
 from sectigo_async.sandbox.csr import read_requests
 from sectigo_async.sandbox.errors import ErrorCode, ServiceError
+from sectigo_async.sandbox.faults import Faults
 from sectigo_async.sandbox.issuing import issue_for_request, issue_with_new_key
 from sectigo_async.sandbox.ledger import Ledger
 from sectigo_async.sandbox.profiles import Authority
@@ -58,6 +59,7 @@ class Sandbox:
         self.started = self.clock.monotonic()
         self.ledger = Ledger(self.clock, balance=self.config.balance, issue_delay=self.config.issue_delay)
         self.counts: Counter[str] = Counter()
+        self.faults = Faults(self.config.faults, self.config.seed, self.clock)
         self._ca = CertificateAuthority(self.clock)
         self._tokens = TokenMint(
             self.clock,
@@ -86,6 +88,8 @@ class Sandbox:
         return {name: self.counts[name] for name in names} | {
             "orders_by_name": dict(self._orders_by_name),
             "orders_by_key": dict(self._orders_by_key),
+            "faults": {fault.value: count for fault, count in self.faults.counts.items()},
+            "late_commits": self.faults.late_commits,
         }
 
     def reset_tokens(self) -> None:
@@ -127,13 +131,15 @@ class Sandbox:
         requests = await asyncio.to_thread(read_requests, content, content_type)
 
         def sign() -> tuple[Outcome, ...]:
-            return tuple(issue_for_request(self._ca, authority.profile, request) for request in requests)
+            return tuple(
+                issue_for_request(self._ca, authority.profile, request, self.config.formats) for request in requests
+            )
 
         return await self._order(authority, f"csr-batch-{secrets.token_hex(8)}", len(requests), sign)
 
     async def download(self, batch_id: int) -> bytes:
         """Return the ZIP of a finished batch, or refuse with 400."""
-        batch = self.ledger.batch(batch_id)
+        batch = self.ledger.batch(batch_id, self.clock.monotonic())
         status = batch.status(self.clock.monotonic())
         if status is not Status.READY:
             raise ServiceError(400, f"Batch {batch_id} is not ready for download. Status: {status}")

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -378,3 +379,28 @@ def test_version(run: Run) -> None:
     from sectigo_async import __version__
 
     assert run("--version").stdout == f"sectigo-async {__version__}\n"
+
+
+def test_a_simulator_makes_trouble_by_a_file(serve: Callable[..., Any], run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "faults.json"
+    file.write_text('[{"route": "GET /api/v1/devices", "fault": "error-before", "status": 500}]')
+    with serve("--faults", str(file)) as url:
+        result = run("licenses", SECTIGO_ENDPOINT=url)
+        assert (result.returncode, "having a bad day (500" in result.stderr) == (1, True)
+        assert run("organization", SECTIGO_ENDPOINT=url).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[", "is no list of faults"),
+        ('[{"route": "*", "fault": "plague"}]', "unknown fault 'plague'"),
+        (None, "cannot read"),
+    ],
+)
+def test_a_wrong_file_of_faults_is_told(run: Run, tmp_path: Path, text: str | None, words: str) -> None:
+    file = tmp_path / "faults.json"
+    if text is not None:
+        file.write_text(text)
+    result = run("serve", "-a", ":0", "--faults", str(file))
+    assert (result.returncode, words in result.stderr) == (1, True), result.stderr

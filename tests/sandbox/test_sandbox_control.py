@@ -37,6 +37,8 @@ async def test_ca_crl_and_stats(anonymous: httpx.AsyncClient, sandbox: Sandbox) 
             "downloads": 0,
             "orders_by_name": {},
             "orders_by_key": {},
+            "faults": {},
+            "late_commits": 0,
         }
     )
 

@@ -1,9 +1,12 @@
 """The simulator: serve and demo."""
 
+import asyncio
+import json
 import math
 import os
 import re
 import ssl
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,8 +23,9 @@ from sectigo_async_cli.output import print_text, say
 from sectigo_async_cli.run import run
 
 if TYPE_CHECKING:
-    from sectigo_async.sandbox import SandboxServer
+    from sectigo_async.sandbox import FaultRule, SandboxServer
 
+_FORMATS = frozenset({"pem", "crt", "cer", "p7b"})
 _LONGEST = 1e9
 _DEFAULT_ADDRESS = "127.0.0.1:8831"
 _ADDRESS = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:\s]*)):(?P<port>[0-9]{1,5})")
@@ -62,6 +66,19 @@ def serve(
         typer.Option("--rotate-refresh", help="Give a new refresh token each time; using an old one ends the login."),
     ] = False,
     clock_skew: Annotated[float, typer.Option(help="Seconds by which the simulator's clock is ahead.")] = 0.0,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", help="Form of certificates for CSRs: pem, crt, cer or p7b; pem if left out; may be repeated."
+        ),
+    ] = None,
+    nuisance: Annotated[
+        bool, typer.Option("--nuisance", help="Be slow, busy and forgetful now and then, as services are.")
+    ] = False,
+    faults: Annotated[
+        Path | None, typer.Option(help="File with a JSON list of faults; docs/simulator.md describes it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Where the dice of the faults start: the same again, the same.")] = 0,
 ) -> None:
     """Run a simulator of the service with a certificate authority that nobody should trust.
 
@@ -77,25 +94,25 @@ def serve(
             f"{host} is not this machine: add --allow-remote, --tls-cert, --tls-key, --username and --password-file",
             param_hint="--addr",
         )
-
-    if bool(tls_cert) is not bool(tls_key):
-        raise typer.BadParameter("--tls-cert and --tls-key belong together", param_hint="--tls-cert")
+    _check_tls_options(tls=tls, tls_cert=tls_cert, tls_key=tls_key, client_ca=client_ca)
     if not username or not math.isfinite(issue_delay):
         raise typer.BadParameter("a name and a number of seconds are needed", param_hint="--username, --issue-delay")
     if not (0 < access_ttl < _LONGEST and 0 < refresh_ttl < _LONGEST and abs(clock_skew) < _LONGEST):
         raise typer.BadParameter(
             "use seconds, more than 0 for a lifetime", param_hint="--access-ttl, --refresh-ttl, --clock-skew"
         )
-    if client_ca is not None and not (tls or tls_cert):
-        raise typer.BadParameter("--client-ca needs --tls, or --tls-cert and --tls-key", param_hint="--client-ca")
+    _check_trouble(formats or [], faults, nuisance=nuisance)
     _need_sandbox()
 
     async def job() -> None:
         from sectigo_async.pki import load_certificates, write_private
-        from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
+        from sectigo_async.sandbox import NUISANCE, Sandbox, SandboxConfig, SandboxServer
 
         password = await _password(password_file)
         _check_tls(tls_cert, tls_key)
+        trouble = NUISANCE if nuisance else ()
+        if faults is not None:
+            trouble = await asyncio.to_thread(_read_faults, faults)
         config = SandboxConfig(
             username=username,
             password=password,
@@ -106,6 +123,9 @@ def serve(
             rotate_refresh=rotate_refresh,
             clock_skew=clock_skew,
             client_ca=client_ca,
+            formats=tuple(dict.fromkeys(formats or ["pem"])),
+            faults=trouble,
+            seed=seed,
         )
         simulator = Sandbox(config)
         if client_ca is not None:
@@ -117,6 +137,8 @@ def serve(
             await _listen(stack, server)
             print_text(server.url)
             say("This is a simulator, not a certificate authority: trust nothing that it issues.")
+            if config.faults:
+                say("It makes trouble on purpose: /_sandbox/stats counts how often.")
             secret = "from your file" if password_file else password
             if ca_out is not None:
                 say(f"Its root certificate is in {ca_out}: trust it for TLS with SECTIGO_CA_BUNDLE={ca_out}.")
@@ -124,6 +146,32 @@ def serve(
             await server.serve_forever()
 
     run(settings(ctx), job)
+
+
+def _check_tls_options(*, tls: bool, tls_cert: Path | None, tls_key: Path | None, client_ca: Path | None) -> None:
+    if bool(tls_cert) is not bool(tls_key):
+        raise typer.BadParameter("--tls-cert and --tls-key belong together", param_hint="--tls-cert")
+    if client_ca is not None and not (tls or tls_cert):
+        raise typer.BadParameter("--client-ca needs --tls, or --tls-cert and --tls-key", param_hint="--client-ca")
+
+
+def _check_trouble(formats: Sequence[str], faults: Path | None, *, nuisance: bool) -> None:
+    if unknown := set(formats) - _FORMATS:
+        raise typer.BadParameter(f"{min(unknown)!r} is none of {', '.join(sorted(_FORMATS))}", param_hint="--format")
+    if nuisance and faults is not None:
+        raise typer.BadParameter("choose one", param_hint="--nuisance, --faults")
+
+
+def _read_faults(file: Path) -> "tuple[FaultRule, ...]":
+    from sectigo_async.sandbox import parse_faults
+
+    try:
+        return parse_faults(json.loads(file.read_bytes()))
+    except OSError as error:
+        problem = f"cannot read {file}: {error.strerror}"
+    except (ValueError, RecursionError) as error:
+        problem = f"{file} is no list of faults: {error}"
+    raise FileError(problem, hint='it holds JSON like [{"route": "*", "fault": "rate-limit", "rate": 0.1}]')
 
 
 async def _listen(stack: AsyncExitStack, server: "SandboxServer") -> None:
