@@ -194,7 +194,7 @@ class Config:
     read_timeout: float = 60.0
     attempts: int = attrs.field(default=4, validator=attrs.validators.ge(1))
     connections: int = attrs.field(default=20, validator=attrs.validators.ge(1))
-    reply_limit: int = 32 * 1024 * 1024
+    reply_limit: int = 8 * 1024 * 1024
     archive_limit: int = 64 * 1024 * 1024
     ca_bundle: Path | None = None
     client_certificate: ClientCertificate | None = None

@@ -21,6 +21,8 @@ _log = logging.getLogger("sectigo_async.exchange")
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
 _ERROR_BODY_LIMIT = 64 * 1024
+# Not asked for, but proxies are known to add one. Several in a row, or one that packs tighter, may be a bomb.
+_ENCODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
 _WRITE_SIZE = 1024 * 1024
 
 
@@ -148,7 +150,12 @@ class Exchanger:
 
     def _request(self, call: Call[Any], token: Secret | None, attempt: Attempt) -> httpx.Request:
         config = self._config
-        headers = {"Accept": call.accept, "Content-Type": call.content_type, "User-Agent": self._user_agent}
+        headers = {
+            "Accept": call.accept,
+            "Accept-Encoding": "identity",
+            "Content-Type": call.content_type,
+            "User-Agent": self._user_agent,
+        }
         if token is not None:
             headers["Authorization"] = f"Bearer {token.reveal()}"
         limits = httpx.Timeout(config.read_timeout, connect=config.connect_timeout)
@@ -166,6 +173,9 @@ class Exchanger:
         self, response: httpx.Response, call: Call[Any], secrets: tuple[Secret, ...], into: BinaryIO | None
     ) -> Reply | Failure:
         headers = {name.lower(): value for name, value in response.headers.items()}
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if encoding not in _ENCODINGS:
+            return Failure("the reply comes in an encoding that was not asked for", True, status=response.status_code)
         if into is not None and response.is_success:
             await _write(response, into)
             return Reply(status=response.status_code, headers=headers, secrets=secrets)

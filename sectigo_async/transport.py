@@ -33,14 +33,12 @@ from sectigo_async.threads import run_to_end
 from sectigo_async.wire import calls
 from sectigo_async.wire.calls import Call
 from sectigo_async.wire.reply import Reply, error_for, http_date, retry_after
-from sectigo_async.wire.retry import retry_delay
+from sectigo_async.wire.retry import DID_NOT_RUN, retry_delay
 
 T = TypeVar("T")
 
 _UNAUTHORIZED = 401
 _AUTH_LIMIT = 30.0
-_DID_NOT_RUN = frozenset({400, _UNAUTHORIZED, 403, 404, 405, 406, 409, 411, 413, 414, 415, 422, 429, 431})
-"""Answers by which a service refuses a request before acting on it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -111,7 +109,7 @@ class Transport:
         whole = asyncio.timeout(limit)
         try:
             async with whole:
-                return await self._attempts(call, into, watched)
+                return await self._attempts(call, into, watched, limit)
         except TimeoutError:
             if not whole.expired():
                 raise
@@ -164,13 +162,14 @@ class Transport:
                 "this client was first used in another event loop", hint="make one client for each event loop"
             )
 
-    async def _attempts(self, call: Call[T], into: BinaryIO | None, attempt: Attempt) -> T:
+    async def _attempts(self, call: Call[T], into: BinaryIO | None, attempt: Attempt, limit: float | None) -> T:
         replaced = False
         number = 1
+        started = self._clock.monotonic()
         token = await self._tokens.token()
         while True:
             result = await self._exchanger.exchange(call, token.secret, attempt, into)
-            if isinstance(result, Reply) and result.status in _DID_NOT_RUN:
+            if isinstance(result, Reply) and result.status in DID_NOT_RUN:
                 attempt.end()
             if isinstance(result, Reply) and result.status == _UNAUTHORIZED:
                 # Authentication comes before execution, so even an order may be sent again (api.md 3), once:
@@ -182,7 +181,8 @@ class Transport:
                 continue
             if isinstance(result, Reply) and result.ok:
                 return _read(call, result)
-            delay = _delay(call, result, number, self._config.attempts)
+            left = None if limit is None else limit - (self._clock.monotonic() - started)
+            delay = _delay(call, result, number, self._config.attempts, left)
             if delay is None:
                 raise _error(call, result)
             number += 1
@@ -248,14 +248,14 @@ class AuthSender:
             result = await exchanger.exchange(call, None, Attempt())
             if isinstance(result, Reply) or result.sent:
                 return result
-            delay = _delay(call, result, number, self._config.attempts)
+            delay = _delay(call, result, number, self._config.attempts, None)
             if delay is None:
                 return result
             number += 1
             await self._clock.sleep(delay)
 
 
-def _delay(call: Call[Any], result: Reply | Failure, number: int, attempts: int) -> float | None:
+def _delay(call: Call[Any], result: Reply | Failure, number: int, attempts: int, left: float | None) -> float | None:
     """Return the seconds to wait before attempt `number` is followed by another; `None` to stop."""
     reply = result if isinstance(result, Reply) else None
     return retry_delay(
@@ -265,6 +265,7 @@ def _delay(call: Call[Any], result: Reply | Failure, number: int, attempts: int)
         retry_after=None if reply is None else retry_after(reply),
         attempt=number,
         attempts=attempts,
+        left=left,
         jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
     )
 
@@ -293,7 +294,7 @@ def _read(call: Call[T], reply: Reply) -> T:
 def _error(call: Call[Any], result: Reply | Failure) -> SectigoError:
     if isinstance(result, Reply):
         error = error_for(result, call.method, call.path)
-        return error if call.repeatable or result.status in _DID_NOT_RUN else _unknown(call, str(error))
+        return error if call.repeatable or result.status in DID_NOT_RUN else _unknown(call, str(error))
     if result.sent and not call.repeatable:
         return _unknown(call, result.problem)
     if result.status is not None:
@@ -302,7 +303,7 @@ def _error(call: Call[Any], result: Reply | Failure) -> SectigoError:
             status=result.status,
             method=call.method,
             path=call.path,
-            hint="if it is right, raise the limit in Config",
+            hint="a proxy may have changed it; if it is right, raise the limit in Config",
         )
     return _no_reply(call, result)
 

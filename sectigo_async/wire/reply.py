@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
@@ -103,9 +103,10 @@ class Reply:
 
     @property
     def is_web_page(self) -> bool:
-        """Whether this is HTML: a portal or a proxy answered, not the API."""
+        """Whether this is HTML: a portal or a proxy answered, not the API. JSON counts whatever it claims to be."""
         start = self.body[:200].lstrip().lower()
-        return "html" in self.headers.get("content-type", "") or start.startswith((b"<!doctype", b"<html"))
+        claimed = "html" in self.headers.get("content-type", "").lower()
+        return start.startswith((b"<!doctype", b"<html")) or (claimed and not start.startswith((b"{", b"[")))
 
 
 @attrs.frozen
@@ -133,16 +134,28 @@ class _ErrorBody:
 
 
 def retry_after(reply: Reply) -> float | None:
-    """Return the seconds that `Retry-After` asks for, where it names seconds (RFC 9110 section 10.2.3)."""
+    """Return the seconds (0 or more) that `Retry-After` asks for (RFC 9110 section 10.2.3); garbage asks nothing.
+
+    It may name a date. That is one of the sender's clock, so it counts from the reply's own date, not from our time.
+    """
     value = reply.headers.get("retry-after", "").strip()
-    return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None  # noqa: PLR2004
+    if value.isascii() and value.isdigit():
+        return float(value[:10])
+    until, written = _date(value), http_date(reply)
+    return None if until is None or written is None else max(0.0, (until - written).total_seconds())
 
 
 def http_date(reply: Reply) -> datetime | None:
     """Return when a reply was written by its sender's clock (aware; RFC 9110 section 6.6.1), where it tells."""
+    return _date(reply.headers.get("date", ""))
+
+
+def _date(text: str) -> datetime | None:
     try:
-        return parsedate_to_datetime(reply.headers.get("date", ""))
-    except (TypeError, ValueError):
+        date = parsedate_to_datetime(text)
+        # One without a zone is in UTC, as all dates of HTTP are.
+        return date.replace(tzinfo=date.tzinfo or UTC).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -151,6 +151,7 @@ def test_serial_numbers_survive_every_spelling(number: int) -> None:
     retry_after=st.none() | st.floats(min_value=0, max_value=1e12),
     attempt=st.integers(1, 10),
     attempts=st.integers(1, 10),
+    left=st.none() | st.floats(-10, 200),
     jitter=st.floats(0, 1),
 )
 def test_retry_never_repeats_what_may_have_run(
@@ -161,6 +162,7 @@ def test_retry_never_repeats_what_may_have_run(
     retry_after: float | None,
     attempt: int,
     attempts: int,
+    left: float | None,
     jitter: float,
 ) -> None:
     delay = retry_delay(
@@ -170,11 +172,13 @@ def test_retry_never_repeats_what_may_have_run(
         retry_after=retry_after,
         attempt=attempt,
         attempts=attempts,
+        left=left,
         jitter=jitter,
     )
 
     if delay is not None:
         assert 0 <= delay <= 60
         assert attempt < attempts
-        assert repeatable or (not sent and status is None)
+        assert left is None or delay < left
+        assert repeatable or status == 429 or (not sent and status is None)
         assert status in {None, 429, 502, 503, 504}

@@ -1,9 +1,13 @@
 """The loop around one call: tokens, retries, and what is never sent twice."""
 
 import asyncio
+import gzip
 import json
+import re
 import traceback
-from collections.abc import Callable
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -225,7 +229,7 @@ async def test_an_order_that_was_not_sent_is_sent_again(
 async def test_an_order_that_was_refused_is_known_not_to_have_run(
     httpx_mock: HTTPXMock, client: SectigoClient, status: int, kind: type[SectigoError]
 ) -> None:
-    httpx_mock.add_response(url=ORDER, method="PUT", status_code=status)
+    httpx_mock.add_response(url=ORDER, method="PUT", status_code=status, is_reusable=status == 429)
 
     with pytest.raises(kind):
         await order(client)
@@ -555,3 +559,149 @@ async def test_a_value_that_is_no_text_is_refused_without_showing_the_others(cli
 
     assert CANARY not in repr(vars(caught.value)) + repr(caught.value)
     assert caught.value.__context__ is None
+
+
+@pytest.mark.usefixtures("signed_in")
+@pytest.mark.parametrize(
+    ("header", "waited"),
+    [
+        ("7", 7),
+        ("0", 0),
+        ("9" * 40, 60),
+        ("Wed, 25 Nov 2026 10:00:09 GMT", 9),
+        ("Wed, 25 Nov 2026 09:00:00 GMT", 0),
+        ("Wed, 25 Nov 2099 10:00:00 GMT", 60),
+        ("Wed, 25 Nov 2026 10:00:09 -0000", 9),
+    ],
+)
+async def test_the_service_says_how_long_to_wait(
+    httpx_mock: HTTPXMock, client: SectigoClient, clock: FakeClock, header: str, waited: float
+) -> None:
+    headers = {"retry-after": header, "date": "Wed, 25 Nov 2026 10:00:00 GMT"}
+    httpx_mock.add_response(url=DEVICES, status_code=429, headers=headers)
+    httpx_mock.add_response(url=DEVICES, json={"ordered": 1, "issued": 1})
+
+    await client.licenses.get()
+
+    assert clock.sleeps == [waited]
+
+
+@pytest.mark.usefixtures("signed_in")
+@pytest.mark.parametrize(
+    "header", ["soon", "-1", "1.5", "", "Wed, 99 Nov 2026 10:00:00 GMT", "1 Jan 0001 0:0:0 +9999"]
+)
+async def test_garbage_asks_for_nothing(
+    httpx_mock: HTTPXMock, client: SectigoClient, clock: FakeClock, header: str
+) -> None:
+    headers = {"retry-after": header, "date": "Wed, 25 Nov 2026 10:00:00 GMT"}
+    httpx_mock.add_response(url=DEVICES, status_code=503, headers=headers)
+    httpx_mock.add_response(url=DEVICES, json={"ordered": 1, "issued": 1})
+
+    await client.licenses.get()
+
+    assert len(clock.sleeps) == 1
+    assert clock.sleeps[0] <= 0.5
+
+
+@pytest.mark.usefixtures("signed_in")
+async def test_what_would_come_too_late_is_not_waited_for(
+    httpx_mock: HTTPXMock, client: SectigoClient, clock: FakeClock
+) -> None:
+    httpx_mock.add_response(url=DEVICES, status_code=429, headers={"retry-after": "40"}, json={"message": "busy"})
+
+    with pytest.raises(RateLimitError, match="busy") as caught:
+        await client.licenses.get(timeout=30)
+
+    assert (caught.value.retry_after, clock.sleeps) == (40, [])
+
+
+@pytest.mark.usefixtures("signed_in")
+async def test_an_order_is_sent_again_where_the_service_was_too_busy_to_run_it(
+    httpx_mock: HTTPXMock, client: SectigoClient, clock: FakeClock
+) -> None:
+    httpx_mock.add_response(url=ORDER, method="PUT", status_code=429, headers={"retry-after": "5"})
+    httpx_mock.add_response(url=ORDER, method="PUT", status_code=201, json={"batchId": 24})
+
+    await order(client)
+
+    assert clock.sleeps == [5]
+
+
+@pytest.mark.usefixtures("signed_in")
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+async def test_an_order_is_not_sent_again_after_a_server_error(
+    httpx_mock: HTTPXMock, client: SectigoClient, status: int
+) -> None:
+    httpx_mock.add_response(url=ORDER, method="PUT", status_code=status, headers={"retry-after": "1"})
+
+    with pytest.raises(OutcomeUnknownError):
+        await order(client)
+
+
+@pytest.mark.usefixtures("signed_in")
+async def test_json_counts_whatever_it_claims_to_be(httpx_mock: HTTPXMock, client: SectigoClient) -> None:
+    headers = {"content-type": "text/html"}
+    httpx_mock.add_response(url=DEVICES, json={"ordered": 3, "issued": 1}, headers=headers)
+    httpx_mock.add_response(url=DEVICES, status_code=400, json={"message": "no such thing"}, headers=headers)
+
+    assert (await client.licenses.get()).ordered == 3
+    with pytest.raises(BadRequestError, match="no such thing"):
+        await client.licenses.get()
+
+
+def zeros(encodings: int) -> bytes:
+    """Return 300 MB of zeros, packed so many times."""
+    body = bytearray()
+    packer = zlib.compressobj(9, wbits=31)
+    for _ in range(300):
+        body += packer.compress(bytes(1_000_000))
+    body += packer.flush()
+    for _ in range(encodings - 1):
+        body = bytearray(gzip.compress(body))
+    return bytes(body)
+
+
+async def pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 65_536):
+        yield body[start : start + 65_536]
+
+
+async def endless() -> AsyncIterator[bytes]:
+    for _ in range(300):
+        yield bytes(1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "words"),
+    [
+        (endless, "", "longer than 8,388,608 bytes"),
+        (lambda: pieces(zeros(1)), "gzip", "longer than 8,388,608 bytes"),
+        (lambda: pieces(zeros(2)), "gzip, gzip", "encoding that was not asked for"),
+        (lambda: pieces(b"x"), "br", "encoding that was not asked for"),
+        (lambda: pieces(b"[" * 100_000), "", "the reply is not JSON"),
+        (lambda: pieces(b'{"ordered":' * 100_000), "", "the reply is not JSON"),
+        (lambda: pieces(b"null"), "", "does not fit"),
+        (lambda: pieces(b""), "", "not JSON"),
+        (lambda: pieces(b'[{"ordered": 1}]'), "", "does not fit"),
+        (lambda: pieces(b'{"ordered": [1]}'), "", "ordered"),
+    ],
+)
+async def test_what_no_service_sends_is_a_typed_error_in_bounded_memory(
+    body: Callable[[], AsyncIterator[bytes]], encoding: str, words: str
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/pwd":
+            return httpx.Response(200, json={"accessToken": "a.b.c", "refreshToken": "a.b.c"})
+        return httpx.Response(200, headers={"content-encoding": encoding} if encoding else {}, content=stream)
+
+    stream = body()
+    transport = httpx.MockTransport(answer)
+    async with SectigoClient(username="ops", password="x", endpoint=BASE, transport=transport) as client:
+        tracemalloc.start()
+        with pytest.raises(UnexpectedReplyError, match=re.escape(words)) as caught:
+            await client.licenses.get()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert peak < 160_000_000
+    assert (caught.value.method, caught.value.path) == ("GET", "/api/v1/devices")
