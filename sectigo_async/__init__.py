@@ -35,6 +35,7 @@ from sectigo_async.errors import (
     InvalidArgumentError,
     InvalidCredentialsError,
     InvalidCSRError,
+    JournalError,
     KeyringLockedError,
     KeyringTimeoutError,
     KeyringUnavailableError,
@@ -53,6 +54,7 @@ from sectigo_async.errors import (
     WaitTimeout,
     WrongPasswordError,
 )
+from sectigo_async.journal import Journal, MemoryJournal, SqliteJournal
 from sectigo_async.models import (
     Authority,
     Batch,
@@ -60,11 +62,15 @@ from sectigo_async.models import (
     FoundCertificate,
     FoundCertificates,
     Licenses,
+    Order,
+    OrderKind,
+    OrderState,
     Organization,
     Parameter,
     ProcessingInfo,
     Profile,
     ProfileDetail,
+    Reconciliation,
     ReportedStatus,
     RevocationReason,
 )
@@ -74,6 +80,7 @@ from sectigo_async.transport import Probe
 from sectigo_async.wire.reply import Reply
 
 if TYPE_CHECKING:
+    from sectigo_async.journal import SqliteJournal
     from sectigo_async.pki import Archive, IssuedCertificate
 
 __all__ = [
@@ -107,15 +114,21 @@ __all__ = [
     "InvalidCredentialsError",
     "Issued",
     "IssuedCertificate",
+    "Journal",
+    "JournalError",
     "KeyringLockedError",
     "KeyringStore",
     "KeyringTimeoutError",
     "KeyringUnavailableError",
     "Licenses",
+    "MemoryJournal",
     "MemoryStore",
     "NoReplyError",
     "NotAuthorizedError",
     "NotFoundError",
+    "Order",
+    "OrderKind",
+    "OrderState",
     "Organization",
     "OutcomeUnknownError",
     "Parameter",
@@ -126,6 +139,7 @@ __all__ = [
     "Profile",
     "ProfileDetail",
     "RateLimitError",
+    "Reconciliation",
     "Reply",
     "ReportedStatus",
     "RevocationReason",
@@ -136,6 +150,7 @@ __all__ = [
     "ServiceError",
     "SignIn",
     "SignInRequiredError",
+    "SqliteJournal",
     "SystemClock",
     "Timeout",
     "UnexpectedReplyError",

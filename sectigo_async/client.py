@@ -19,6 +19,7 @@ from sectigo_async.connections import client_certificate_context, open_connectio
 from sectigo_async.credentials import Credentials, CredentialStore, MemoryStore, resolve, state_directory
 from sectigo_async.errors import ConfigurationError, InvalidArgumentError
 from sectigo_async.exchange import Exchanger
+from sectigo_async.journal import Journal, MemoryJournal
 from sectigo_async.resources import (
     Authorities,
     Batches,
@@ -68,6 +69,8 @@ class SectigoClient:
             access token and a lock in the state directory. By default, and with a `MemoryStore`, all ends with the
             process.
         credentials: who signs in, as `credentials.resolve` found it, instead of `username`, `password` and `store`.
+        journal: where each order is written down before it is sent; in memory, when not given. With a
+            `SqliteJournal`, `batches.reconcile` finds what a process ordered that was killed.
         clock: time, for tests.
 
     Attributes:
@@ -96,6 +99,7 @@ class SectigoClient:
         proxy: str | None = None,
         store: CredentialStore | None = None,
         credentials: Credentials | None = None,
+        journal: Journal | None = None,
         clock: Clock | None = None,
     ) -> None:
         # No frame on the way of an error holds the password as it was given.
@@ -135,8 +139,8 @@ class SectigoClient:
         sender = Transport(for_calls, tokens, self.config, self._clock)
         self._transport = sender
         self.authorities = Authorities(sender)
-        self.batches = Batches(sender, self._clock)
-        self.certificates = Certificates(sender)
+        self.batches = Batches(sender, self._clock, journal or MemoryJournal())
+        self.certificates = Certificates(sender, self._clock)
         self.licenses = LicenseCounters(sender)
         self.organizations = Organizations(sender)
         self.profiles = Profiles(sender)
@@ -166,7 +170,13 @@ class SectigoClient:
             yield Exchanger(http, self.config, _USER_AGENT, base=origin)
 
     @classmethod
-    def from_env(cls, *, account: str | None = None, environ: Mapping[str, str] | None = None) -> "SectigoClient":
+    def from_env(
+        cls,
+        *,
+        account: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        journal: Journal | None = None,
+    ) -> "SectigoClient":
         """Make a client from the environment and from what `sectigo-async login` keeps.
 
         The variables are those of `sectigo_async.variables`, their precedence that of `credentials.resolve`.
@@ -174,13 +184,14 @@ class SectigoClient:
         Args:
             account: name of an account that `login` made.
             environ: the environment; `os.environ` when not given.
+            journal: where each order is written down before it is sent; in memory, when not given.
 
         Raises:
             ConfigurationError: values that cannot work, or contradict each other.
             CredentialStoreError: the list of accounts cannot be read.
         """
         found = resolve(account=account, environ=environ)
-        return cls(config=found.config, credentials=found.credentials)
+        return cls(config=found.config, credentials=found.credentials, journal=journal)
 
     def __repr__(self) -> str:
         config = getattr(self, "config", None)  # Crash reports show half-made clients too.

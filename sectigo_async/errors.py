@@ -24,6 +24,7 @@ SectigoError
 │   ├── ConnectFailedError          the request was not sent
 │   └── CallTimeoutError            time ran out
 ├── OutcomeUnknownError             an order or revocation may or may not have run: look before repeating it
+├── JournalError                    the order journal cannot be used
 ├── BatchError                      carries the batch
 │   ├── BatchFailed                 it will never be ready for download
 │   ├── BatchNotReady               it cannot be downloaded yet
@@ -45,7 +46,7 @@ from sectigo_async import text
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sectigo_async.models import Batch
+    from sectigo_async.models import Batch, Order
 
 __all__ = [
     "ArchiveError",
@@ -63,6 +64,7 @@ __all__ = [
     "InvalidArgumentError",
     "InvalidCSRError",
     "InvalidCredentialsError",
+    "JournalError",
     "KeyringLockedError",
     "KeyringTimeoutError",
     "KeyringUnavailableError",
@@ -259,11 +261,27 @@ class OutcomeUnknownError(SectigoError):
 
     Attributes:
         subject: what was ordered or revoked, e.g. `batch "gateway-7"`.
+        order: the order, where it is one: `batches.reconcile([error.order])` looks for it.
+        serial_number: the certificate, where it is a revocation: `certificates.find` tells whether it is revoked.
     """
 
-    def __init__(self, message: str, *, subject: str, hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        subject: str,
+        hint: str = "",
+        order: "Order | None" = None,
+        serial_number: str | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.subject = subject
+        self.order = order
+        self.serial_number = serial_number
+
+
+class JournalError(SectigoError):
+    """The order journal cannot be read or written. Where an order was about to be sent, it was not."""
 
 
 class BatchError(SectigoError):

@@ -328,7 +328,7 @@ def _unknown(call: Call[Any], problem: str) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"{call.subject} was sent, but its outcome is unknown: {problem}",
         subject=call.subject,
-        hint="do not repeat it: first look in the portal, or search by common name, whether it ran",
+        hint="do not repeat it: first look whether it ran",
     )
 
 

@@ -1,12 +1,15 @@
 """Ordering, watching and downloading batches."""
 
 import asyncio
+import hashlib
 import io
+import logging
 import re
 import secrets
 import zipfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -19,25 +22,48 @@ from sectigo_async.errors import (
     BadRequestError,
     BatchNotReady,
     CallTimeoutError,
+    FileError,
     InvalidArgumentError,
+    JournalError,
     NotFoundError,
+    OutcomeUnknownError,
     SectigoError,
     ServiceError,
     UnexpectedReplyError,
 )
 from sectigo_async.exchange import Attempt
-from sectigo_async.models import Batch, BatchStatus, ProcessingInfo, ReportedStatus
+from sectigo_async.journal import Journal
+from sectigo_async.models import (
+    Batch,
+    BatchStatus,
+    Order,
+    OrderKind,
+    OrderState,
+    ProcessingInfo,
+    Reconciliation,
+    ReportedStatus,
+)
+from sectigo_async.resources.reconciling import Reconciler
 from sectigo_async.secrets import Secret
 from sectigo_async.threads import run_to_end
 from sectigo_async.transport import Transport
 from sectigo_async.waiting import Verdict, verdict
 from sectigo_async.wire import calls
+from sectigo_async.wire.calls import Call
 from sectigo_async.wire.reply import Reply
 
 if TYPE_CHECKING:
+    from cryptography import x509
+
     from sectigo_async.pki import Archive
 
+_log = logging.getLogger("sectigo_async.batches")
+
+Note = Callable[[Order], Awaitable[None]]
+"""Writes down how an order stands, durably."""
+
 _LOOK_LIMIT = 60.0
+_MOST_NAMES = 3
 _EXCERPT = 2000
 _ASK_STATUS = {BatchStatus.COLLECTED, BatchStatus.NOT_ACCEPTABLE, BatchStatus.UNKNOWN}
 
@@ -45,9 +71,10 @@ _ASK_STATUS = {BatchStatus.COLLECTED, BatchStatus.NOT_ACCEPTABLE, BatchStatus.UN
 class Batches:
     """Orders and what became of them: `client.batches`."""
 
-    def __init__(self, transport: Transport, clock: Clock) -> None:
+    def __init__(self, transport: Transport, clock: Clock, journal: Journal) -> None:
         self._transport = transport
         self._clock = clock
+        self._journal = journal
 
     async def create(
         self,
@@ -63,15 +90,26 @@ class Batches:
             authority_id: the authority or the profile to order under; the service takes either.
             params: what the profile asks for (`profiles.parameters`). Several DNS names are joined by newlines.
                 Give passwords as `Secret`.
-            name: name of the batch. When not given, a unique one is made, by which the order can be told apart.
+            name: name of the batch. When not given, a unique one is made, by which the order can be told apart;
+                one of your own is sent as it is, and tells the order apart as far as nobody else uses it.
             timeout: seconds for the whole call.
 
         Raises:
             BadRequestError: the parameters break the profile's rules; nothing was ordered.
-            OutcomeUnknownError: it may or may not have been ordered.
+            OutcomeUnknownError: it may or may not have been ordered; `reconcile` looks for it.
+            JournalError: the order cannot be written down; it was not sent.
         """
-        batch_name = name or _unique_name(params.get("commonName"))
-        return await self._transport.send(calls.create_batch(authority_id, batch_name, params), timeout=timeout)
+        common_name = params.get("commonName")
+        order = Order(
+            kind=OrderKind.CREATE,
+            profile_id=authority_id,
+            batch_name=name or _unique_name(common_name),
+            unique_name=not name,
+            common_names=(common_name,) if isinstance(common_name, str) else (),
+            sent_at=self._now(),
+        )
+        call = calls.create_batch(authority_id, order.batch_name, params)
+        return await self._place(order, call, (self._journal.write,), timeout)
 
     async def upload(self, *, profile_id: int, requests: bytes, timeout: Timeout = DEFAULT) -> Batch:
         """Order a certificate for each of one or many CSRs. This spends a licence for each.
@@ -87,19 +125,133 @@ class Batches:
         Raises:
             InvalidCSRError: there is no CSR in it, or one is damaged; nothing was sent.
             BadRequestError: the service refuses them; nothing was ordered.
-            OutcomeUnknownError: they may or may not have been ordered.
+            OutcomeUnknownError: they may or may not have been ordered; `reconcile` looks for them.
+            JournalError: the order cannot be written down; it was not sent.
         """
-        return await self.upload_watched(profile_id, requests, Attempt(), timeout=timeout)
+        return await self.upload_noted(profile_id, requests, (), timeout=timeout)
 
-    async def upload_watched(
-        self, profile_id: int, requests: bytes, attempt: Attempt, *, timeout: Timeout = DEFAULT
+    async def upload_noted(
+        self, profile_id: int, requests: bytes, notes: Iterable[Note], *, timeout: Timeout = DEFAULT
     ) -> Batch:
-        """Upload, with `attempt` told whether the order may have run; for callers who keep a record of it."""
-        from sectigo_async.pki import describe_requests, read_requests, requests_pem
+        """Upload, with the order told to `notes`, too, wherever it is written down; for who keeps a record of it."""
+        from sectigo_async.pki import read_requests, requests_pem
 
         found = await asyncio.to_thread(read_requests, requests)
-        call = calls.upload_batch(profile_id, requests_pem(found), describe_requests(found))
-        return await self._transport.send(call, timeout=timeout, attempt=attempt)
+        order = self._order_of(profile_id, found)
+        call = calls.upload_batch(profile_id, requests_pem(found), order.subject)
+        return await self._place(order, call, (self._journal.write, *notes), timeout)
+
+    def _order_of(self, profile_id: int, requests: "Collection[x509.CertificateSigningRequest]") -> Order:
+        from sectigo_async.pki import common_names, public_bytes
+
+        keys = (public_bytes(request.public_key()) for request in requests)
+        return Order(
+            kind=OrderKind.UPLOAD,
+            profile_id=profile_id,
+            size=len(requests),
+            common_names=common_names(requests)[:_MOST_NAMES],
+            key_sha256=frozenset(hashlib.sha256(key).hexdigest() for key in keys),
+            sent_at=self._now(),
+        )
+
+    async def _place(self, order: Order, call: Call[Batch], notes: tuple[Note, ...], timeout: Timeout) -> Batch:
+        """Send an order that is written down before, and what became of it after."""
+        limit = self._transport.limit(timeout)
+        started = self._clock.monotonic()
+        order = attrs.evolve(order, after=await self._journal.highest())
+        attempt = Attempt()
+        try:
+            for note in notes:
+                await note(order)
+            left = None if limit is None else max(0.0, limit - (self._clock.monotonic() - started))
+            batch = await self._transport.send(call, timeout=left, attempt=attempt)
+        except BaseException as error:
+            if isinstance(error, OutcomeUnknownError):
+                error.order = order
+            elif not attempt.may_have_run:
+                await _settle(order.not_placed(), notes)
+            raise
+        try:
+            await _settle(order.placed(batch.batch_id), notes)
+        except BaseException as error:
+            error.add_note(f"batch {batch.batch_id} was ordered")
+            raise
+        return batch
+
+    async def orders(self) -> tuple[Order, ...]:
+        """Return the orders that this client's journal holds, the one sent first first.
+
+        Raises:
+            JournalError: it cannot be read.
+        """
+        return await self._journal.orders()
+
+    async def reconcile(
+        self,
+        orders: Iterable[Order] | None = None,
+        *,
+        settle: float = 900.0,
+        scan: int = 1000,
+        timeout: float | None = 600.0,
+    ) -> tuple[Reconciliation, ...]:
+        """Find out what became of orders of unknown outcome, and write it to the journal. Nothing is ordered.
+
+        Batches are looked at one by one, from the highest id that was known before an order was sent. One that has
+        the order's unique name, or certificates for the public keys of its CSRs, is its batch. An order counts as
+        not placed only after the settle time, once a later order of the same journal shows and every id up to that
+        was looked at; otherwise it stays unknown, for a person to decide. Do not order it again before.
+
+        Args:
+            orders: the orders; those of the journal whose outcome is unknown, when not given.
+            settle: seconds after which a request that was sent has surely run, if it ever does. The service's own
+                limit is not known.
+            scan: how many ids are looked at for one order, at most (1 or more).
+            timeout: seconds for all of it; `None` for no limit.
+
+        Returns:
+            What was found of each order, in the order given.
+
+        Raises:
+            AuthenticationError: no token can be had.
+            JournalError: the journal cannot be read or written.
+        """
+        noted = {order.order_id: order for order in await self._journal.orders()}
+        asked = [noted.get(order.order_id, order) for order in (noted.values() if orders is None else orders)]
+        wanted = {order.order_id: order for order in asked if order.state is OrderState.UNKNOWN}
+        known = [order for order in noted.values() if order.order_id not in wanted]
+        reconciler = Reconciler(self, self._transport, self._clock, known, settle=settle, scan=scan)
+        results = await reconciler.look(tuple(wanted.values()), timeout=timeout) if wanted else []
+        for result in results:
+            if result.order.state is not OrderState.UNKNOWN:
+                await self._journal.write(result.order)
+        found = {result.order.order_id: result for result in results}
+        settled = (order for order in asked if orders is not None and order.order_id not in found)
+        found |= {order.order_id: Reconciliation(order=order, reason="it was known before") for order in settled}
+        return tuple(found[order.order_id] for order in asked if order.order_id in found)
+
+    async def decide(self, order: Order, batch_id: int | None, *, timeout: Timeout = DEFAULT) -> Order:
+        """Write down what a person decided on an order of unknown outcome.
+
+        Args:
+            order: the order.
+            batch_id: its batch, which is asked for; `None` where they made sure that it was not placed.
+            timeout: seconds for the whole call.
+
+        Returns:
+            The order as it stands now.
+
+        Raises:
+            NotFoundError: there is no such batch.
+            JournalError: the journal cannot be written.
+        """
+        if batch_id is not None:
+            await self.get(batch_id, timeout=timeout)
+        decided = order.not_placed() if batch_id is None else order.placed(batch_id)
+        await self._journal.write(decided)
+        return decided
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.time(), UTC)
 
     async def get(self, batch_id: int, *, timeout: Timeout = DEFAULT) -> Batch:
         """Return a batch as the service describes it now.
@@ -280,6 +432,20 @@ class Batches:
                 hint="wait for it and download it then",
             )
         raise refusal
+
+
+async def _settle(order: Order, notes: Iterable[Note]) -> None:
+    """Write down what became of an order. Where that fails, a later look finds it out."""
+    cancelled: asyncio.CancelledError | None = None
+    for note in notes:
+        try:
+            await note(order)
+        except asyncio.CancelledError as error:
+            cancelled = cancelled or error
+        except (JournalError, FileError) as error:
+            _log.warning("what became of %s is not written down: %s", order.subject, error)
+    if cancelled is not None:
+        raise cancelled
 
 
 def _unique_name(common_name: object) -> str:

@@ -1,8 +1,9 @@
 """Finding and revoking certificates."""
 
+from sectigo_async.clock import Clock
 from sectigo_async.config import DEFAULT, Timeout
-from sectigo_async.errors import InvalidArgumentError
-from sectigo_async.models import FoundCertificates, RevocationReason
+from sectigo_async.errors import InvalidArgumentError, NoReplyError, OutcomeUnknownError, ServiceError
+from sectigo_async.models import FoundCertificates, RevocationReason, normalise_serial_number
 from sectigo_async.transport import Transport
 from sectigo_async.wire import calls
 
@@ -10,8 +11,9 @@ from sectigo_async.wire import calls
 class Certificates:
     """Issued certificates: `client.certificates`."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, clock: Clock) -> None:
         self._transport = transport
+        self._clock = clock
 
     async def find(
         self,
@@ -52,6 +54,29 @@ class Certificates:
 
         Raises:
             NotFoundError: the profile has issued no such certificate.
-            OutcomeUnknownError: it may or may not have been revoked; `find` tells.
+            OutcomeUnknownError: it may or may not have been revoked, and a search does not show it as revoked.
         """
-        await self._transport.send(calls.revoke(profile_id, serial_number, reason), timeout=timeout)
+        call = calls.revoke(profile_id, serial_number, reason)
+        limit = self._transport.limit(timeout)
+        started = self._clock.monotonic()
+        try:
+            await self._transport.send(call, timeout=limit)
+        except OutcomeUnknownError as error:
+            unknown = error
+        else:
+            return
+        unknown.serial_number = normalise_serial_number(serial_number)
+        left = None if limit is None else limit - (self._clock.monotonic() - started)
+        if RevocationReason(reason) is RevocationReason.REMOVE_FROM_CRL or not await self._is_revoked(unknown, left):
+            unknown.hint = "search for its serial number: if it is not REVOKED a minute from now, revoke it again"
+            raise unknown
+
+    async def _is_revoked(self, unknown: OutcomeUnknownError, left: float | None) -> bool:
+        """Say whether a search shows the certificate as revoked, in the seconds that are left."""
+        if left is not None and left <= 0:
+            return False
+        try:
+            found = await self.find(serial_number=unknown.serial_number, timeout=left)
+        except (ServiceError, NoReplyError):
+            return False
+        return bool(found.items) and all(item.status.upper() == "REVOKED" for item in found.items)

@@ -5,14 +5,13 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 import attrs
 
 from sectigo_async.clock import Clock
 from sectigo_async.errors import BatchFailed, FileError, InvalidArgumentError, OutcomeUnknownError
-from sectigo_async.exchange import Attempt
-from sectigo_async.models import Batch, BatchStatus
+from sectigo_async.models import Batch, BatchStatus, Order, OrderState
 from sectigo_async.resources.batches import Batches
 from sectigo_async.threads import run_to_end
 
@@ -66,7 +65,8 @@ class _Folder:
     """The folder of one certificate: key, intent and batch id before, certificate files after. Blocking.
 
     `issue.json` is written before the order is sent, and gains the batch id after. A folder with the first and
-    not the second is an order whose outcome is unknown. One process, and in it one task, works in it at a time.
+    not the second is an order whose outcome is unknown; the order itself stands there, to be looked for. One process,
+    and in it one task, works in it at a time.
     """
 
     def __init__(self, directory: Path, wish: Wish) -> None:
@@ -79,11 +79,14 @@ class _Folder:
         self._wish = wish
         self._lock = FileLock(self.path / ".lock", mode=0o600, timeout=0, thread_local=False)
 
-    def open(self) -> int | None:
+    def open(self) -> int | Order | None:
         """Take the folder and return the id of the batch that was ordered for it, or `None` where none was.
 
+        Returns:
+            The order, where one was sent and nobody knows what became of it.
+
         Raises:
-            OutcomeUnknownError: an order was sent and nobody knows what became of it.
+            OutcomeUnknownError: so it is, and nothing is known of that order.
             FileError: somebody else is at it, it belongs to another wish, or it cannot be read.
         """
         from filelock import Timeout
@@ -106,6 +109,8 @@ class _Folder:
         try:
             record = json.loads(text)
             batch_id = record.pop("batch_id")
+            sent = record.pop("order", None)
+            order = None if sent is None else Order.from_document(sent)
         except (ValueError, KeyError, AttributeError, TypeError):
             raise FileError(f"{self.record} cannot be read", hint="choose another directory") from None
         if record != self._wish.document():
@@ -113,20 +118,29 @@ class _Folder:
                 f"{self.path} holds an order of other names, subject, profile or endpoint",
                 hint="choose another directory",
             )
-        if not isinstance(batch_id, int):
-            name = self._wish.common_name
-            raise OutcomeUnknownError(
-                f"an order for {name} was sent from {self.path}, but its outcome is unknown",
-                subject=f"the order for {name}",
-                hint=f"look in the portal; only if there is no such batch, remove {self.record} and order again",
-            )
-        return batch_id
+        if isinstance(batch_id, int):
+            return batch_id
+        return order or self.unknown(None, "look in the portal")
+
+    def unknown(self, order: Order | None, reason: str) -> Never:
+        """Refuse to go on, since nobody knows what became of the order that was sent from here.
+
+        Raises:
+            OutcomeUnknownError: always.
+        """
+        name = self._wish.common_name
+        raise OutcomeUnknownError(
+            f"an order for {name} was sent from {self.path}, but its outcome is unknown: {reason}",
+            subject=f"the order for {name}",
+            hint=f"try again later; only if the portal shows no such batch, remove {self.record} and order again",
+            order=order,
+        )
 
     def close(self) -> None:
         """Leave the folder to others."""
         self._lock.release()
 
-    def key(self, ordered: int | None) -> "PrivateKey":
+    def key(self, ordered: int | Order | None) -> "PrivateKey":
         """Return the folder's private key, made and durable by now; never a new one for an old order."""
         from sectigo_async.files import file_errors
         from sectigo_async.pki import generate_key, key_pem, load_key, write_private
@@ -137,31 +151,30 @@ class _Folder:
                 path.chmod(0o600)
                 return load_key(path.read_bytes())
         if ordered is not None:
+            what = f"batch {ordered}" if isinstance(ordered, int) else ordered.subject
             raise FileError(
-                f"{path} is gone, and with it the key that batch {ordered} was ordered for",
+                f"{path} is gone, and with it the key that {what} was ordered for",
                 hint="restore it from a backup; without it the certificate is of no use",
             )
         key = generate_key()
         write_private(path, key_pem(key))
         return key
 
-    def intend(self) -> None:
-        """Note that the order is about to be sent."""
-        self._write(None)
+    async def note(self, order: Order) -> None:
+        """Write down how the order stands; nothing is left of one that was not placed."""
+        if order.state is OrderState.NOT_ORDERED:
+            with suppress(OSError):  # The error that led here matters more.
+                await run_to_end(self.record.unlink, missing_ok=True)
+        else:
+            await run_to_end(self._write, order)
 
-    def withdraw(self) -> None:
-        """Note that nothing was ordered."""
-        with suppress(OSError):  # The error that led here matters more.
-            self.record.unlink(missing_ok=True)
-
-    def ordered(self, batch_id: int) -> None:
-        """Note the batch that was ordered."""
-        self._write(batch_id)
-
-    def _write(self, batch_id: int | None) -> None:
+    def _write(self, order: Order) -> None:
         from sectigo_async.pki import write_private
 
-        text = json.dumps(self._wish.document() | {"batch_id": batch_id}, indent=2, ensure_ascii=False)
+        record = self._wish.document() | {"batch_id": order.batch_id}
+        if order.batch_id is None:
+            record["order"] = order.document()
+        text = json.dumps(record, indent=2, ensure_ascii=False)
         write_private(self.record, text.encode() + b"\n", overwrite=True)
 
     def keep_archive(self, archive: "Archive") -> None:
@@ -202,6 +215,8 @@ async def issue(
         try:
             ordered = await run_to_end(folder.open)
             private_key = await run_to_end(folder.key, ordered)
+            if isinstance(ordered, Order):
+                ordered = await _look_for(batches, ordered, deadline, folder)
             return await _issue(
                 batches, wish, private_key, trust=trust, deadline=deadline, folder=folder, ordered=ordered
             )
@@ -226,8 +241,6 @@ async def _issue(
 ) -> Issued:
     batch_id = ordered if ordered is not None else await _order(batches, wish, key, deadline, folder)
     try:
-        if folder is not None and ordered is None:
-            await run_to_end(folder.ordered, batch_id)
         batch = await batches.wait(batch_id, timeout=deadline.left())
         archive = await batches.download(batch_id, timeout=deadline.left())
         if folder is not None:
@@ -247,17 +260,22 @@ async def _issue(
 
 
 async def _order(batches: Batches, wish: Wish, key: "PrivateKey", deadline: _Deadline, folder: _Folder | None) -> int:
-    request = _request(wish, key)
-    attempt = Attempt()
-    try:
-        if folder is not None:
-            await run_to_end(folder.intend)
-        batch = await batches.upload_watched(wish.profile_id, request, attempt, timeout=deadline.left())
-    except BaseException as error:
-        if folder is not None and not (isinstance(error, OutcomeUnknownError) or attempt.may_have_run):
-            await run_to_end(folder.withdraw)
-        raise
+    notes = () if folder is None else (folder.note,)
+    batch = await batches.upload_noted(wish.profile_id, _request(wish, key), notes, timeout=deadline.left())
     return batch.batch_id
+
+
+async def _look_for(batches: Batches, order: Order, deadline: _Deadline, folder: _Folder) -> int | None:
+    """Return the batch of an order whose outcome was unknown; `None` where it was not placed.
+
+    Raises:
+        OutcomeUnknownError: nobody can tell.
+    """
+    (result,) = await batches.reconcile([order], timeout=deadline.left())
+    if result.order.state is OrderState.UNKNOWN:
+        folder.unknown(order, result.reason)
+    await folder.note(result.order)
+    return result.order.batch_id
 
 
 def _request(wish: Wish, key: "PrivateKey") -> bytes:

@@ -22,6 +22,7 @@ The first rule that strikes is the one that counts. Rules are rolled with a seed
 same order meet the same faults.
 """
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -206,6 +207,7 @@ class Faults:
         self.late_commits = 0
         self._seed = seed
         self._clock = clock
+        self._running = asyncio.Lock()
         self._late: list[tuple[float, Callable[[], Awaitable[object]]]] = []
         self.replace(rules)
 
@@ -232,9 +234,13 @@ class Faults:
 
     async def catch_up(self) -> None:
         """Run the late requests that are due by now: time moves them, as it moves orders."""
-        now = self._clock.monotonic()
-        due = sorted((one for one in self._late if one[0] <= now), key=lambda one: one[0])
-        self._late = [one for one in self._late if one[0] > now]
-        for _, run in due:
-            self.late_commits += 1
-            await run()
+        if not self._late:
+            return
+        # Who comes while they run must see what they did.
+        async with self._running:
+            now = self._clock.monotonic()
+            due = sorted((one for one in self._late if one[0] <= now), key=lambda one: one[0])
+            for one in due:
+                await one[1]()
+                self._late.remove(one)
+                self.late_commits += 1

@@ -21,8 +21,9 @@ from sectigo_async.errors import (
     OutcomeUnknownError,
     WaitTimeout,
 )
+from sectigo_async.models import Order
 from sectigo_async.pki import ChainStatus, generate_key, load_key
-from sectigo_async.sandbox import Sandbox, create_app
+from sectigo_async.sandbox import Fault, FaultRule, Sandbox, create_app
 from sectigo_async.testing import FakeClock
 
 NAME = "gw8.example.com"
@@ -268,21 +269,61 @@ async def test_an_answer_that_does_not_prove_anything_is_never_followed_by_anoth
     assert sandbox.stats()["orders"] == 1
 
 
-async def test_a_batch_id_that_cannot_be_recorded_is_told(
-    sdk: SectigoClient, line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_batch_id_that_cannot_be_recorded_is_found_again(
+    sdk: SectigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
 ) -> None:
     from sectigo_async.resources import issuing
 
-    def fail(_self: object, _batch_id: int) -> None:
-        raise FileError("the disk is full")
+    write = issuing._Folder._write
 
-    monkeypatch.setattr(issuing._Folder, "ordered", fail)
-    del line
+    def fail(folder: issuing._Folder, order: Order) -> None:
+        if order.batch_id is not None:
+            raise FileError("the disk is full")
+        write(folder, order)
 
-    with pytest.raises(FileError) as caught:
+    with monkeypatch.context() as patched:
+        patched.setattr(issuing._Folder, "_write", fail)
         await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+    clock.advance(60)
 
-    assert "batch 24 was ordered" in "".join(caught.value.__notes__)
+    issued = await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert issued.batch.batch_id == 24
+    assert sandbox.stats()["orders"] == 1
+
+
+async def test_an_order_of_unknown_outcome_is_found_by_its_key_and_gone_on_with(
+    sdk: SectigoClient, line: Line, sandbox: Sandbox, tmp_path: Path, clock: FakeClock
+) -> None:
+    line.cut = "after it ran"
+    with pytest.raises(OutcomeUnknownError):
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+    line.cut = None
+    clock.advance(60)
+
+    issued = await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert issued.certificate.key_match
+    assert sandbox.stats()["orders"] == 1
+
+
+async def test_an_order_that_surely_was_not_placed_is_placed_by_a_later_call(
+    sdk: SectigoClient, sandbox: Sandbox, tmp_path: Path, clock: FakeClock
+) -> None:
+    await sdk.issue(common_name="gw7.example.com", profile_id=42, directory=tmp_path)
+    sandbox.faults.replace([FaultRule(route="POST /api/v1/batches/upload", fault=Fault.ERROR_BEFORE, times=1)])
+    with pytest.raises(OutcomeUnknownError):
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+    clock.advance(10)
+    with pytest.raises(OutcomeUnknownError, match="no batch fits yet"):
+        await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+    await sdk.issue(common_name="gw9.example.com", profile_id=42, directory=tmp_path)
+    clock.advance(900)
+
+    issued = await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
+
+    assert issued.certificate.key_match
+    assert sandbox.stats()["orders"] == 3
 
 
 async def test_names_in_capitals_and_another_subject(sdk: SectigoClient, tmp_path: Path) -> None:

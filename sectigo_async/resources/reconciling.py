@@ -1,0 +1,280 @@
+"""What became of orders whose outcome is unknown: the look for them, and what may be concluded from it.
+
+The service has no list of batches that is documented (api.md 1b). So ids are walked through, from the highest that
+was known before an order was sent, and each batch is held against what tells the order apart. That nothing is found
+proves nothing by itself: a request may run late, and an answer may lag.
+"""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import attrs
+
+from sectigo_async.clock import Clock
+from sectigo_async.errors import (
+    BatchError,
+    NoReplyError,
+    NotFoundError,
+    PermissionDeniedError,
+    PkiError,
+    SectigoError,
+    ServiceError,
+)
+from sectigo_async.models import Batch, Order, OrderKind, Reconciliation
+from sectigo_async.transport import Transport
+from sectigo_async.wire import calls
+
+if TYPE_CHECKING:
+    from sectigo_async.pki import Archive
+    from sectigo_async.resources.batches import Batches
+
+_AT_ONCE = 10
+_EMPTY_STRETCH = 100
+# More than any clock is wrong by, and any zone is off.
+_SLACK = timedelta(hours=26)
+
+
+@attrs.define
+class _Walk:
+    """What a walk through ids has seen.
+
+    Attributes:
+        batches: the batches there are, and that may be seen.
+        looked: the ids that were answered for, foreign and missing ones included.
+        trouble: what kept an id from being answered for, the last time.
+    """
+
+    batches: dict[int, Batch] = attrs.field(factory=dict)
+    looked: set[int] = attrs.field(factory=set)
+    trouble: SectigoError | None = None
+
+
+@attrs.define
+class _Matches:
+    """What fits an order: surely, or so that nobody can tell."""
+
+    sure: list[Batch] = attrs.field(factory=list)
+    perhaps: list[Batch] = attrs.field(factory=list)
+
+
+class Reconciler:
+    """Looks for orders.
+
+    Args:
+        batches: fetches batches and archives.
+        transport: sends searches.
+        clock: time.
+        known: the other orders of the same login, of which those that were placed tell what an id belongs to.
+        settle: seconds after which a request that was sent has surely run, if it ever does.
+        scan: how many ids are looked at for an order.
+    """
+
+    def __init__(
+        self,
+        batches: "Batches",
+        transport: Transport,
+        clock: Clock,
+        known: Iterable[Order],
+        *,
+        settle: float,
+        scan: int,
+    ) -> None:
+        self._batches = batches
+        self._transport = transport
+        self._clock = clock
+        self._placed = {order.batch_id: order for order in known if order.batch_id is not None}
+        self._settle = timedelta(seconds=settle)
+        self._scan = scan
+        self._keys: dict[int, frozenset[str] | None] = {}
+
+    async def look(self, orders: Sequence[Order], *, timeout: float | None) -> list[Reconciliation]:
+        """Return what became of each order.
+
+        Raises:
+            AuthenticationError: no token can be had.
+        """
+        walk = _Walk()
+        results: dict[str, Reconciliation] = {}
+        late = asyncio.timeout(timeout)
+        try:
+            async with late:
+                await self._walk(orders, walk)
+                results = await self._found(orders, walk)
+                for order in orders:
+                    if order.order_id not in results:
+                        results[order.order_id] = await self._missing(order, walk)
+        except TimeoutError:
+            if not late.expired():
+                raise
+        no_time = "there was no time to look at everything: look again"
+        return [results.get(order.order_id) or Reconciliation(order=order, reason=no_time) for order in orders]
+
+    async def _found(self, orders: Iterable[Order], walk: _Walk) -> dict[str, Reconciliation]:
+        """Return what is to be said of the orders that some batch fits."""
+        matches = [(order, await self._match(order, walk.batches.values())) for order in orders]
+        claims = Counter(batch.batch_id for _, found in matches for batch in found.sure)
+        results = {
+            order.order_id: _conclude(order, found, claims) for order, found in matches if found.sure or found.perhaps
+        }
+        # What was found just now shows as well as what was known that the service shows orders.
+        self._placed |= {one.batch.batch_id: one.order for one in results.values() if one.batch is not None}
+        return results
+
+    def _range(self, order: Order) -> range:
+        """Return the ids that may be an order's."""
+        first = order.after + 1
+        later = [number for number, other in self._placed.items() if other.sent_at > order.sent_at]
+        if order.after == 0 and later:
+            # Nothing was known then; since, the nearest later order tells about where it must be.
+            first = max(1, min(later) - self._scan)
+        return range(first, first + self._scan)
+
+    async def _walk(self, orders: Iterable[Order], walk: _Walk) -> None:
+        # A later order of ours shows that the service shows what is new: it is looked at, too.
+        witnesses = {witness for order in orders if (witness := self._witness(order)) is not None}
+        others = {number for order in orders for number in self._range(order)} - self._placed.keys()
+        numbers = sorted(others | witnesses)
+        highest = max(self._placed, default=0)
+        empty = 0
+        for start in range(0, len(numbers), _AT_ONCE):
+            some = numbers[start : start + _AT_ONCE]
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._get(number)) for number in some]
+            for number, task in zip(some, tasks, strict=True):
+                seen = task.result()
+                if isinstance(seen, Batch):
+                    walk.batches[number] = seen
+                elif not isinstance(seen, NotFoundError | PermissionDeniedError):
+                    walk.trouble = seen
+                    empty = 0
+                    continue
+                walk.looked.add(number)
+                empty = empty + 1 if isinstance(seen, NotFoundError) and number > highest else 0
+            if empty >= _EMPTY_STRETCH:
+                return
+
+    def _witness(self, order: Order) -> int | None:
+        """Return the id of the first order of ours that was sent later, and is higher than what was known before."""
+        later = [
+            number for number, other in self._placed.items() if other.sent_at > order.sent_at and number > order.after
+        ]
+        return min(later, default=None)
+
+    async def _get(self, number: int) -> Batch | SectigoError:
+        """Return a batch, or why it cannot be had, as long as others may."""
+        try:
+            return await self._batches.get(number)
+        except (ServiceError, NoReplyError) as error:
+            return error
+
+    async def _match(self, order: Order, batches: Iterable[Batch]) -> _Matches:
+        matches = _Matches()
+        for batch in batches:
+            if batch.batch_id <= order.after or batch.batch_id in self._placed or batch.size not in {0, order.size}:
+                continue
+            if order.kind is OrderKind.CREATE:
+                if batch.batch_name == order.batch_name and (order.unique_name or _fits_in_time(order, batch)):
+                    matches.sure.append(batch)
+                continue
+            keys = await self._keys_of(batch)
+            if keys is None:
+                matches.perhaps.append(batch)
+            elif keys and keys <= order.key_sha256:
+                matches.sure.append(batch)
+        return matches
+
+    async def _keys_of(self, batch: Batch) -> frozenset[str] | None:
+        """Return the SHA-256 of the public keys that a batch has certificates for; `None` where that is not known."""
+        if batch.batch_id not in self._keys:
+            try:
+                archive = await self._batches.download(batch.batch_id)
+                self._keys[batch.batch_id] = await asyncio.to_thread(_fingerprints, archive)
+            except (ServiceError, NoReplyError, BatchError, PkiError):
+                self._keys[batch.batch_id] = None
+        return self._keys[batch.batch_id]
+
+    async def _missing(self, order: Order, walk: _Walk) -> Reconciliation:
+        """Conclude what may be concluded from an order that no batch fits."""
+        witness = self._witness(order)
+        reason = self._doubt(order, walk, witness)
+        if reason or witness is None:
+            return Reconciliation(order=order, reason=f"no batch fits{reason}")
+        if hint := await self._hint(order):
+            return Reconciliation(order=order, reason=f"no batch fits, but {hint}")
+        return Reconciliation(
+            order=order.not_placed(),
+            reason=f"no batch fits among all up to {witness}, which was ordered later: nothing was spent",
+        )
+
+    def _doubt(self, order: Order, walk: _Walk, witness: int | None) -> str:
+        """Return why nothing is proved by no batch fitting an order."""
+        settled = order.sent_at + self._settle
+        if self._now() < settled:
+            return f" yet: look again after {settled:%Y-%m-%d %H:%M:%S} UTC"
+        if order.after == 0:
+            return ", and nothing tells from which id on to look: see in the portal"
+        if witness is None:
+            return ", but no later order of yours shows that it would show: see in the portal"
+        if witness not in walk.batches:
+            return f", but the later batch {witness} does not show either: look again"
+        passed = walk.looked | self._placed.keys()
+        if not all(number in passed for number in range(order.after + 1, witness)):
+            trouble = f" ({walk.trouble})" if walk.trouble else ""
+            return f", but not every id up to batch {witness} was looked at{trouble}: look again"
+        return ""
+
+    async def _hint(self, order: Order) -> str:
+        """Return words on certificates that may come from an order; a search proves nothing, but it may warn."""
+        for name in filter(None, order.common_names):
+            try:
+                found = await self._transport.send(calls.find(name, None))
+            except (ServiceError, NoReplyError) as error:
+                return f"a search for {name} failed: {error}"
+            dates = [item.creation_date for item in found.items]
+            if any(date is None or date >= order.sent_at - _SLACK for date in dates):
+                return f"there is a certificate for {name} of about that time, and nobody can tell of which batch"
+        return ""
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.time(), UTC)
+
+
+def _fits_in_time(order: Order, batch: Batch) -> bool:
+    return batch.creation_date is None or batch.creation_date >= order.sent_at - _SLACK
+
+
+def _conclude(order: Order, matches: _Matches, claims: Counter[int]) -> Reconciliation:
+    """Conclude what may be concluded from what fits an order."""
+    everything = (*matches.sure, *matches.perhaps)
+    numbers = _listed(everything)
+    if len(matches.sure) == 1 and claims[matches.sure[0].batch_id] == 1:
+        batch = matches.sure[0]
+        by = "its name" if order.kind is OrderKind.CREATE else "its public keys"
+        mine = (
+            "" if order.unique_name or order.kind is OrderKind.UPLOAD else ", which was given and may not be unique"
+        )
+        return Reconciliation(
+            order=order.placed(batch.batch_id), reason=f"batch {batch.batch_id} has {by}{mine}", batch=batch
+        )
+    if matches.sure:
+        reason = f"{numbers} fits more than one order" if len(matches.sure) == 1 else f"{numbers} fit"
+        reason += ", and only a person can tell which it is"
+    else:
+        reason = f"it may be {numbers}, whose public keys cannot be compared yet: look again once it is ready"
+    return Reconciliation(order=order, reason=reason, candidates=everything)
+
+
+def _listed(batches: Collection[Batch]) -> str:
+    noun = "batch" if len(batches) == 1 else "batches"
+    return f"{noun} {', '.join(str(batch.batch_id) for batch in batches)}"
+
+
+def _fingerprints(archive: "Archive") -> frozenset[str]:
+    from sectigo_async.pki import public_bytes
+
+    found = archive.open(problems=[])
+    return frozenset(hashlib.sha256(public_bytes(one.certificate.public_key())).hexdigest() for one in found)
