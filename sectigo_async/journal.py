@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from sectigo_async.credentials.state import make_private
+from sectigo_async.credentials.state import make_private, state_directory
 from sectigo_async.errors import CredentialStoreError, JournalError
 from sectigo_async.models import Order, OrderKind, OrderState
 from sectigo_async.threads import run_to_end
@@ -26,6 +26,7 @@ __all__ = ["Journal", "MemoryJournal", "SqliteJournal"]
 T = TypeVar("T")
 
 _KEPT = 10_000
+_FILE = "orders.sqlite3"
 _PATIENCE = 5.0
 _VERSION = 1
 _SCHEMA = """
@@ -108,14 +109,18 @@ class SqliteJournal:
     """A journal in a file, 0600 in a directory of the user's own, which any number of processes may share.
 
     Args:
-        path: the file; made where it is missing.
-        endpoint: the service that the orders go to.
+        endpoint: the service that the orders go to; `Config.endpoint`.
         username: who signs in.
+        path: the file; `orders.sqlite3` in the state directory of the current user when not given.
     """
 
-    def __init__(self, path: Path, *, endpoint: str, username: str) -> None:
-        self._path = path
+    def __init__(self, *, endpoint: str, username: str, path: Path | None = None) -> None:
+        self._given_path = path
         self._login = (endpoint, username)
+
+    @property
+    def _path(self) -> Path:
+        return self._given_path or state_directory() / _FILE
 
     async def highest(self) -> int:
         """Return the highest id of a batch that an order in here was placed as; 0 where there is none.
@@ -217,7 +222,7 @@ class SqliteJournal:
         try:
             yield
         except CredentialStoreError as error:
-            trouble = JournalError(str(error), hint="it must be your own, mode 0700")
+            trouble = JournalError(f"cannot use the order journal: {error}", hint=_OWN)
         except sqlite3.OperationalError as error:
             trouble = JournalError(f"cannot use the order journal {self._path}: {error}", hint=_ROOM)
         except sqlite3.Error as error:
@@ -231,6 +236,7 @@ class SqliteJournal:
         raise trouble
 
 
+_OWN = "every order is written down first: it needs a home directory of yours to stand in, mode 0700"
 _ROOM = "see that there is room, and that you may write there"
 _MOVE = "move it away, and look in the portal for what was ordered last"
 

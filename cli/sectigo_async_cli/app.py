@@ -22,6 +22,7 @@ from sectigo_async_cli.commands import (
     expiring,
     files,
     login,
+    reconcile,
     sandbox,
     shell,
     upload,
@@ -121,7 +122,21 @@ def options(
     )
 
 
-for group in (login, account, csr, create, upload, batches, files, expiring, certificates, doctor, shell, sandbox):
+for group in (
+    login,
+    account,
+    csr,
+    create,
+    upload,
+    batches,
+    reconcile,
+    files,
+    expiring,
+    certificates,
+    doctor,
+    shell,
+    sandbox,
+):
     group.register(app)
 
 

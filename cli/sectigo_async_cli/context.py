@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import typer
 
-from sectigo_async import Batch, Secret, SectigoClient, SystemClock
+from sectigo_async import Batch, Secret, SectigoClient, SqliteJournal, SystemClock
 from sectigo_async.credentials import Resolved, SharedLogin, resolve
 from sectigo_async.errors import (
     ConfigurationError,
@@ -116,7 +116,12 @@ class Settings:
     def client(self) -> SectigoClient:
         """Return a client for these settings."""
         found = self.resolve()
-        return SectigoClient(config=found.config, credentials=found.credentials)
+        return SectigoClient(config=found.config, credentials=found.credentials, journal=self.journal())
+
+    def journal(self) -> SqliteJournal:
+        """Return the journal of this login's orders."""
+        found = self.resolve()
+        return SqliteJournal(endpoint=found.config.endpoint, username=found.credentials.username or "")
 
     async def what_is_missing(self) -> str:
         """Return what a person must be asked for, user name or password; empty where there is enough to sign in."""

@@ -34,26 +34,24 @@ async def agree(question: str) -> None:
 
 
 @contextmanager
-def ways_out(chosen: Settings, name: str, profile_id: int, *, password_file: Path | None = None) -> Iterator[None]:
+def ways_out(chosen: Settings, profile_id: int, *, password_file: Path | None = None) -> Iterator[None]:
     """Name the commands that help where an order fails or is interrupted.
 
     Args:
         chosen: the options.
-        name: the first common name of the order.
         profile_id: the profile it is for.
         password_file: a password that was made for it; removed where nothing was ordered with it.
     """
-    by_name = f"by {chosen.command('find', '-n', name)} or " if name else ""
-    look = f"first see {by_name}in the portal whether it ran"
     kept = "" if password_file is None else f"; its PKCS#12 password is kept in {password_file}"
     try:
         yield
     except OutcomeUnknownError as error:
-        error.hint = f"do not order again; {look}{kept}"
+        which = () if error.order is None else (error.order.order_id,)
+        error.hint = f"do not order again; find out with {chosen.command('reconcile', *which)} whether it ran{kept}"
         raise
     except asyncio.CancelledError as cancelled:
         if hasattr(cancelled, "__notes__"):  # The order was on its way.
-            cancelled.add_note(f"{look}{kept}")
+            cancelled.add_note(f"find out with {chosen.command('reconcile')} whether it ran{kept}")
         else:
             _remove(password_file)
             cancelled.add_note("nothing was ordered")

@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 Document = Mapping[str, object]
 
 _PATIENCE = 1.0
-_TIMES = frozenset({"creationDate", "notBefore", "notAfter", "validUntil"})
+_TIMES = frozenset({"creationDate", "notBefore", "notAfter", "sentAt", "validUntil"})
 _STATES = {
     "status": {
         "green": {"READY_FOR_DOWNLOAD", "ISSUED", "ok"},
         "yellow": {"CREATED", "PROCESSING", "COLLECTED", "pending", "note"},
         "red": {"FAILED", "REJECTED", "BROKEN", "ABORTED", "REVOKED", "failed"},
     },
+    "state": {"green": {"ordered"}, "yellow": {"unknown"}},
     "chain": {"green": {"verified"}, "yellow": {"root not pinned"}, "red": {"failed"}},
 }
 _RUNS_IN_A_SPREADSHEET = ("=", "+", "-", "@", "\t", "\r", "\n")

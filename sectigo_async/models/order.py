@@ -65,8 +65,8 @@ class Order:
         """What was ordered, in words."""
         if self.batch_name:
             return f'batch "{self.batch_name}"'
-        names = ", ".join(self.common_names[:3])
-        more = f" and {self.size - 3} more" if self.size > 3 else ""  # noqa: PLR2004 - the names shown
+        names = ", ".join(self.common_names)
+        more = f" and {self.size - len(self.common_names)} more" if self.size > len(self.common_names) else ""
         return f"the order of {self.size} certificate{'' if self.size == 1 else 's'} ({names}{more})"
 
     def placed(self, batch_id: int) -> "Order":

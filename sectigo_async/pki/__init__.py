@@ -9,7 +9,6 @@ from sectigo_async.pki.certificates import ChainCheck, ChainStatus, IssuedCertif
 from sectigo_async.pki.contents import Item, read_items
 from sectigo_async.pki.csr import (
     common_names,
-    describe_requests,
     is_dns_name,
     make_csr,
     name_of,
@@ -41,7 +40,6 @@ __all__ = [
     "check_chain",
     "common_names",
     "describe_key",
-    "describe_requests",
     "generate_key",
     "is_dns_name",
     "key_pem",

@@ -177,11 +177,3 @@ def without_dns_name(requests: Sequence[x509.CertificateSigningRequest]) -> tupl
     The service accepts such a request, and its batch is known to end `BROKEN` (api.md 4.4).
     """
     return common_names([request for request in requests if not dns_names(request)])
-
-
-def describe_requests(requests: Sequence[x509.CertificateSigningRequest]) -> str:
-    """Return what an upload of `requests` orders, in words: the first names and how many."""
-    names = common_names(requests)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004
-    noun = "certificate" if len(names) == 1 else "certificates"
-    return f"the order of {len(names)} {noun} ({', '.join(names[:3])}{more})"

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,15 +141,15 @@ class Batches:
         call = calls.upload_batch(profile_id, requests_pem(found), order.subject)
         return await self._place(order, call, (self._journal.write, *notes), timeout)
 
-    def _order_of(self, profile_id: int, requests: "Collection[x509.CertificateSigningRequest]") -> Order:
-        from sectigo_async.pki import common_names, public_bytes
+    def _order_of(self, profile_id: int, requests: "Sequence[x509.CertificateSigningRequest]") -> Order:
+        from sectigo_async.pki import name_of, public_bytes
 
         keys = (public_bytes(request.public_key()) for request in requests)
         return Order(
             kind=OrderKind.UPLOAD,
             profile_id=profile_id,
             size=len(requests),
-            common_names=common_names(requests)[:_MOST_NAMES],
+            common_names=tuple(filter(None, map(name_of, requests[:_MOST_NAMES]))),
             key_sha256=frozenset(hashlib.sha256(key).hexdigest() for key in keys),
             sent_at=self._now(),
         )

@@ -80,7 +80,7 @@ def test_errors_in_one_line(
         ["create", "-a", "many", "-d", "a.example.com"],
         ["upload", "a.csr"],
         ["upload", "-p", "42"],
-        ["batches"],
+        ["batches", "--info"],
         ["batches", "-i", "-4"],
         ["batches", "-i", "24", "-I", "-s"],
         ["download"],

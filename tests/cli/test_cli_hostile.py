@@ -146,7 +146,7 @@ def test_an_order_of_unknown_outcome_keeps_its_password_and_is_not_repeated(
     result = call(tmp_path, "create", "-a", "42", "-d", "x.example.com", SECTIGO_ENDPOINT=running.url)
 
     assert result.returncode == 6
-    assert "sectigo-async find -n x.example.com" in result.stderr
+    assert re.search(r"sectigo-async reconcile [0-9a-f]{8}`", result.stderr)
     assert "password is kept in x.example.com.p12.password" in result.stderr
     assert running.seen.count(CREATE) == 1
     assert (tmp_path / "x.example.com.p12.password").exists()

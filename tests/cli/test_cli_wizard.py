@@ -91,7 +91,7 @@ def test_nothing_is_ordered_without_a_yes(talk: Talk, live: Any, tmp_path: Path,
 
 @pytest.mark.parametrize("extra", [{"CI": "true"}, {}], ids=["CI", "--no-input"])
 def test_nothing_is_asked_of_a_program(talk: Talk, extra: dict[str, str]) -> None:
-    for command in ("create", "upload", "download", "batches", "revoke", "csr", "find", "wait", "shell"):
+    for command in ("create", "upload", "download", "revoke", "csr", "find", "wait", "shell"):
         code, shown = talk(*([] if extra else ["--no-input"]), command, **extra).end()
         assert code == 2, (command, shown)
 

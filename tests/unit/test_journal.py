@@ -21,7 +21,7 @@ NOW = datetime(2026, 11, 25, 10, 0, tzinfo=UTC)
 
 
 def journal_in(directory: Path, username: str = "ops", endpoint: str = ENDPOINT) -> SqliteJournal:
-    return SqliteJournal(directory / "orders.sqlite3", endpoint=endpoint, username=username)
+    return SqliteJournal(path=directory / "orders.sqlite3", endpoint=endpoint, username=username)
 
 
 def order(**more: Any) -> Order:
@@ -133,7 +133,7 @@ from pathlib import Path
 from sectigo_async import Order, OrderKind, SqliteJournal
 
 async def main():
-    journal = SqliteJournal(Path(sys.argv[1]), endpoint="https://iot.sectigo.com", username="ops")
+    journal = SqliteJournal(path=Path(sys.argv[1]), endpoint="https://iot.sectigo.com", username="ops")
     for _ in range(20):
         await journal.write(Order(kind=OrderKind.CREATE, profile_id=42, sent_at=datetime.now(UTC)))
 
@@ -205,3 +205,9 @@ def test_other_documents_are_no_orders(changes: dict[str, object]) -> None:
         Order.from_document(order().document() | changes)
     except ValueError:
         return
+
+
+async def test_it_stands_in_the_state_directory() -> None:
+    await SqliteJournal(endpoint=ENDPOINT, username="ops").write(order())
+
+    assert (Path.home() / ".local" / "state" / "sectigo-async" / "orders.sqlite3").exists()

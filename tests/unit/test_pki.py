@@ -21,7 +21,6 @@ from sectigo_async.pki import (
     MemberKind,
     check_chain,
     describe_key,
-    describe_requests,
     generate_key,
     key_pem,
     load_key,
@@ -164,7 +163,6 @@ def test_requests_are_read_from_one_text_and_from_a_zip(zipped: Callable[..., Ar
     apart = read_requests(zipped(a__csr=first, b__pem=second, readme__txt=b"not one").raw)
 
     assert [request.public_bytes(DER) for request in together] == [request.public_bytes(DER) for request in apart]
-    assert describe_requests(together) == "the order of 2 certificates (a.example.com, b.example.com)"
 
 
 def test_requests_that_are_damaged(zipped: Callable[..., Archive]) -> None:

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from sectigo_async import Archive, Batch, BatchStatus, SectigoClient, SectigoError, WaitTimeout
+from sectigo_async import Archive, Batch, BatchStatus, OrderState, SectigoClient, SectigoError, WaitTimeout
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.output import Format, is_live, is_terminal, record, spinner
+from sectigo_async_cli.output import Format, is_live, is_terminal, record, say, spinner
 from sectigo_async_cli.progress import describe, follow, last_seen, status_word, warn_if_partial
-from sectigo_async_cli.run import noting, report, run_client
+from sectigo_async_cli.run import noting, report, run, run_client
 from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
 from sectigo_async_cli.targets import batch_target
 from sectigo_async_cli.unpacking import COLUMNS, DOWNLOAD_LIMIT, Unpacking
@@ -33,6 +33,16 @@ _COLUMNS = {
     "creationDate": "Ordered",
 }
 
+ORDER_COLUMNS = {
+    "orderId": "Order",
+    "state": "State",
+    "batchId": "Batch",
+    "size": "Size",
+    "batchName": "Name",
+    "commonNames": "Common names",
+    "sentAt": "Sent",
+}
+
 _BatchId = Annotated[int | None, typer.Option("--id", "-i", min=0, help="Id of the batch.")]
 
 
@@ -45,14 +55,22 @@ def batches(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show it anew at each change, until it is ready or has failed.")
     ] = False,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="List only orders that nobody knows the outcome of; see reconcile.")
+    ] = False,
 ) -> None:
-    """Show a batch.
+    """Show a batch; without --id, list the orders that were sent from this machine.
 
     Example: sectigo-async batches -i 24 --status
     """
     chosen = settings(ctx)
-    if info + status + watch > 1:
-        raise typer.BadParameter("choose one", param_hint="--info, --status, --watch")
+    if info + status + watch + unknown > 1:
+        raise typer.BadParameter("choose one", param_hint="--info, --status, --watch, --unknown")
+    if unknown and batch_id is not None:
+        raise typer.BadParameter("lists orders, and takes no id", param_hint="--unknown")
+    if batch_id is None and not (info or status or watch):
+        run(chosen, lambda: list_orders(chosen, unknown=unknown))
+        return
 
     async def job(client: SectigoClient) -> None:
         number = await batch_target(chosen, batch_id)
@@ -75,6 +93,16 @@ def batches(
             chosen.output.emit(batch.document())
 
     run_client(ctx, job)
+
+
+async def list_orders(chosen: Settings, *, unknown: bool) -> None:
+    """Show the orders of the journal; nobody is signed in."""
+    orders = await chosen.journal().orders()
+    shown = [order for order in orders if not unknown or order.state is OrderState.UNKNOWN]
+    chosen.output.emit([order.document() for order in shown], ORDER_COLUMNS)
+    if not unknown and (count := sum(order.state is OrderState.UNKNOWN for order in orders)):
+        noun = "order" if count == 1 else "orders"
+        say(f"{count} {noun} of unknown outcome: find out with {chosen.command('reconcile')}")
 
 
 async def _watch(chosen: Settings, client: SectigoClient, number: int) -> None:

@@ -192,7 +192,7 @@ class _Order:
     async def place(self) -> Batch:
         """Place the order."""
         password, kept = self.params.get(PASSWORD), self._kept
-        with ways_out(self.chosen, self.name, self.target.profile_id, password_file=kept):
+        with ways_out(self.chosen, self.target.profile_id, password_file=kept):
             batch = await self.client.batches.create(
                 authority_id=self.target.order_id, name=self.batch_name, params=self.params
             )

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from sectigo_async import SectigoClient
 from sectigo_async.errors import FileError, InvalidArgumentError, InvalidCSRError
-from sectigo_async.pki import common_names, name_of, public_bytes, read_requests, requests_pem, without_dns_name
+from sectigo_async.pki import common_names, public_bytes, read_requests, requests_pem, without_dns_name
 from sectigo_async_cli.context import settings
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree, left_to_order, show_order, tell, ways_out
@@ -59,7 +59,7 @@ def upload(
                 await agree(f"Order under profile {target.profile_id}? {cost}{left}.")
             else:
                 chosen.output.note(f"{cost}, in one batch")
-        with ways_out(chosen, name_of(requests[0]), target.profile_id):
+        with ways_out(chosen, target.profile_id):
             batch = await client.batches.upload(profile_id=target.profile_id, requests=requests_pem(requests))
         tell(chosen, batch)
         show_order(chosen.output, batch)

@@ -1,0 +1,109 @@
+"""What became of orders whose outcome is unknown: reconcile."""
+
+from typing import Annotated
+
+import typer
+
+from sectigo_async import Order, OrderState, Reconciliation, SectigoClient
+from sectigo_async_cli import exit_codes
+from sectigo_async_cli.commands.batches import ORDER_COLUMNS
+from sectigo_async_cli.context import Settings, settings
+from sectigo_async_cli.options import WaitLimit
+from sectigo_async_cli.options import register as add
+from sectigo_async_cli.output import say
+from sectigo_async_cli.run import noting, run_client
+
+_COLUMNS = {name: ORDER_COLUMNS[name] for name in ("orderId", "state", "batchId")} | {"reason": "Why"}
+
+
+def reconcile(
+    ctx: typer.Context,
+    *,
+    order_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ORDER...", help="Orders that `batches` lists; all when left out."),
+    ] = None,
+    settle: Annotated[
+        float, typer.Option(min=0, help="Seconds after which what was sent has surely run, if it ever does.")
+    ] = 900.0,
+    scan: Annotated[int, typer.Option(min=1, help="How many batch ids are looked at for one order.")] = 1000,
+    timeout: WaitLimit = 600.0,
+    batch: Annotated[
+        int | None, typer.Option(min=0, help="Say which batch the order is, where you have found out.")
+    ] = None,
+    not_ordered: Annotated[
+        bool, typer.Option("--not-ordered", help="Say that the order was not placed, where you have made sure.")
+    ] = False,
+) -> None:
+    """Find out what became of orders whose outcome is unknown. Nothing is ordered.
+
+    It looks for the batch of each. An order counts as not placed only once a later one shows and the settle time is
+    over; until then, and where nobody can tell, it stays unknown, and the exit code is 6.
+
+    Example: sectigo-async reconcile
+    """
+    chosen = settings(ctx)
+    decided = batch is not None or not_ordered
+    if batch is not None and not_ordered:
+        raise typer.BadParameter("choose one", param_hint="--batch, --not-ordered")
+    if decided and len(order_ids or ()) != 1:
+        raise typer.BadParameter("name the one order that is meant", param_hint="--batch, --not-ordered")
+
+    async def job(client: SectigoClient) -> None:
+        with noting("nothing was ordered"):
+            orders = _chosen_orders(await client.batches.orders(), order_ids or [], chosen)
+            if decided:
+                results = [await _decide(client, orders[0], batch)]
+            else:
+                results = list(await client.batches.reconcile(orders, settle=settle, scan=scan, timeout=timeout))
+        _show(chosen, results)
+
+    run_client(ctx, job)
+
+
+def _chosen_orders(orders: tuple[Order, ...], wanted: list[str], chosen: Settings) -> list[Order]:
+    if not wanted:
+        return [order for order in orders if order.state is OrderState.UNKNOWN]
+    by_id = {order.order_id: order for order in orders}
+    if missing := [name for name in wanted if name not in by_id]:
+        listed = chosen.command("batches")
+        raise typer.BadParameter(f"there is no order {missing[0]!r}; {listed} lists them", param_hint="ORDER")
+    return [by_id[name] for name in dict.fromkeys(wanted)]
+
+
+async def _decide(client: SectigoClient, order: Order, batch: int | None) -> Reconciliation:
+    if order.state is not OrderState.UNKNOWN:
+        known = order.state.value if order.batch_id is None else f"batch {order.batch_id}"
+        raise typer.BadParameter(f"order {order.order_id} is known: {known}", param_hint="ORDER")
+    return Reconciliation(order=await client.batches.decide(order, batch), reason="you said so")
+
+
+def _show(chosen: Settings, results: list[Reconciliation]) -> None:
+    """Show what was found, and end with the exit code for it.
+
+    Raises:
+        typer.Exit: the outcome of some is still unknown.
+    """
+    documents = [
+        result.order.document()
+        | {"reason": result.reason, "candidates": [candidate.batch_id for candidate in result.candidates]}
+        for result in results
+    ]
+    chosen.output.emit(documents, _COLUMNS, prose=("reason",))
+    for result in results:
+        if result.order.batch_id is not None:
+            way_on = chosen.command("download", "-i", str(result.order.batch_id), "--extract")
+            chosen.output.note(f"order {result.order.order_id} is batch {result.order.batch_id}: go on with {way_on}")
+    unknown = [result.order for result in results if result.order.state is OrderState.UNKNOWN]
+    for order in unknown:
+        decide = " or ".join(
+            chosen.command("reconcile", order.order_id, *words) for words in (("--batch", "ID"), ("--not-ordered",))
+        )
+        say(f"order {order.order_id} ({order.subject}) is still unknown: do not repeat it; decide with {decide}")
+    if unknown:
+        raise typer.Exit(exit_codes.OUTCOME_UNKNOWN)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to `app`."""
+    add(app, reconcile)
