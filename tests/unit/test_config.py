@@ -56,6 +56,41 @@ def test_endpoint_that_does_not_fit_is_refused(endpoint: str, environment: str |
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("environment", [None, "production", "staging", "docker", "testing"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "10.0.0.1",
+        "0.0.0.1",
+        "localhost.evil",
+        "localhost.",
+        "127.0.0.1.nip.io",
+        "127.0.0.1.",
+        "[::ffff:10.0.0.1]",
+        "[::]",
+        "2130706433",
+        "0x7f000001",
+        "0x7f.0.0.1",
+        "0177.0.0.1",
+        "127.1",
+        "127.0.0.1@evil.example",
+        "evil.example@127.0.0.1",
+        "127.0.0.1:80@evil.example",
+        "127.0.0.1%40evil.example",
+        "127.0.0.1\\.evil.example",
+        "127.0.0.1\t.evil.example",
+        "\uff11\uff12\uff17.0.0.1",
+        "\u24db\u24de\u24d2\u24d0\u24db\u24d7\u24de\u24e2\u24e3",
+        "evil.example#127.0.0.1",
+        "evil.example?127.0.0.1",
+        "iot.sectigo.com",
+    ],
+)
+def test_plain_http_is_for_this_machine_alone_however_another_is_spelt(host: str, environment: str | None) -> None:
+    with pytest.raises(ConfigurationError):
+        Config.create(f"http://{host}", environment)
+
+
 def test_password_in_an_endpoint_is_refused_and_not_echoed() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Config.create("https://ops:hunter2@iot.sectigo.com")

@@ -1,8 +1,8 @@
-"""A service that sends a sign-in elsewhere: the password goes where it may go, and nowhere else."""
+"""A service that sends a sign-in or a call elsewhere: it goes where a password may go, and nowhere else."""
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ import attrs
 import pytest
 from pytest_httpx import HTTPXMock
 
-from sectigo_async import ClientCertificate, Config, Environment, SectigoClient
+from sectigo_async import ClientCertificate, Config, Environment, Secret, SectigoClient
 from sectigo_async.auth.login import certificate_sign_in_url
 from sectigo_async.errors import ClientCertificateRequiredError, ConfigurationError, SectigoError
+from sectigo_async.pki import generate_key, make_csr
 from sectigo_async.sandbox import Sandbox
 from sectigo_async.testing import FakeClock
 from sectigo_async.wire.reply import Reply
@@ -94,18 +95,55 @@ def test_a_login_host_is_a_host_and_port(host: str) -> None:
 
 
 class Listener:
-    """Answers every request in one way and remembers every byte it got."""
+    """Answers requests by path, all others in one way, and remembers every byte it got."""
 
     def __init__(self) -> None:
         self.got = bytearray()
         self.answer = b""
+        self.by_path: dict[bytes, bytes] = {}
         self.port = 0
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while piece := await reader.read(65536):
             self.got += piece
-            writer.write(self.answer)
+            asked = (reply for path, reply in self.by_path.items() if path in piece.partition(b"\r\n")[0])
+            writer.write(next(asked, self.answer))
         writer.close()
+
+
+def redirect(status: int, where: str) -> bytes:
+    return b"HTTP/1.1 %d Moved\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % (status, where.encode())
+
+
+STATUSES = [301, 302, 303, 307, 308]
+LOCATIONS = [
+    "http://127.0.0.1:{port}/auth",
+    "https://127.0.0.1:{port}/auth",
+    "http://localhost:{port}/auth",
+    "https://localhost:{port}/auth",
+    "https://127.0.0.1:{home}@127.0.0.1:{port}/auth",
+    "https://host@evil.example:{port}/auth",
+    "https://evilsectigo.com:{port}/auth",
+    "https://iot.sectigo.com.:{port}/auth",
+    "https://iot.sectigo.com:{port}/auth",
+    "//127.0.0.1:{port}/auth",
+]
+TOKENS = b'{"accessToken":"canary.a.b","refreshToken":"canary.r.b"}'
+SIGNED_IN = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(TOKENS), TOKENS)
+CSR = make_csr(generate_key(), "gw.example.com")
+CALLS: dict[str, Callable[[SectigoClient, Path], Awaitable[object]]] = {
+    "read": lambda client, _: client.licenses.get(),
+    "refresh": lambda client, _: client.licenses.get(),
+    "order": lambda client, _: client.batches.create(
+        authority_id=1, name="n", params={"pkcs12Password": Secret("canary-93b1")}
+    ),
+    "upload": lambda client, _: client.batches.upload(profile_id=42, requests=CSR),
+    "download": lambda client, _: client.batches.download(24),
+    "download to a file": lambda client, folder: client.batches.download_to(24, folder),
+    "find": lambda client, _: client.certificates.find(common_name="gw.example.com"),
+    "revoke": lambda client, _: client.certificates.revoke(profile_id=42, serial_number="AF01"),
+    "any other": lambda client, _: client.request("POST", "/api/v1/other", json={"password": "canary-93b1"}),
+}
 
 
 @pytest.fixture
@@ -148,26 +186,13 @@ def _every_name_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_every_name_is_this_machine")
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize(
-    "location",
-    [
-        "http://127.0.0.1:{port}/auth",
-        "https://127.0.0.1:{port}/auth",
-        "https://localhost:{port}/auth",
-        "https://127.0.0.1:{home}@127.0.0.1:{port}/auth",
-        "https://host@evil.example:{port}/auth",
-        "https://evilsectigo.com:{port}/auth",
-        "https://iot.sectigo.com.:{port}/auth",
-        "https://iot.sectigo.com:{port}/auth",
-        "//127.0.0.1:{port}/auth",
-    ],
-)
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("location", LOCATIONS)
 async def test_a_stranger_receives_nothing(
     service: Listener, stranger: Listener, certificate: ClientCertificate, *, location: str, status: int
 ) -> None:
     where = location.format(port=stranger.port, home=service.port)
-    service.answer = b"HTTP/1.1 %d Moved\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % (status, where.encode())
+    service.answer = redirect(status, where)
     config = attrs.evolve(Config.create(f"http://127.0.0.1:{service.port}"), client_certificate=certificate)
     async with SectigoClient(username="ops", password="canary-93b1", config=config, clock=FakeClock()) as client:
         with pytest.raises(SectigoError) as caught:
@@ -176,6 +201,29 @@ async def test_a_stranger_receives_nothing(
     assert not stranger.got
     assert service.got.count(b"POST /auth/pwd ") == 1
     assert "canary" not in f"{caught.value!r} {caught.value.hint}"
+
+
+@pytest.mark.usefixtures("_every_name_is_this_machine")
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("call", CALLS)
+async def test_no_call_is_sent_to_a_stranger(
+    service: Listener, stranger: Listener, certificate: ClientCertificate, tmp_path: Path, *, call: str, status: int
+) -> None:
+    service.by_path = {b"/auth/pwd ": SIGNED_IN}
+    if call == "refresh":
+        service.by_path[b"/api/v1/devices"] = b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"
+    config = attrs.evolve(Config.create(f"http://127.0.0.1:{service.port}"), client_certificate=certificate)
+    for location in LOCATIONS:
+        service.answer = redirect(status, location.format(port=stranger.port, home=service.port))
+        async with SectigoClient(username="ops", password="canary-93b1", config=config, clock=FakeClock()) as client:
+            with pytest.raises(SectigoError) as caught:
+                await CALLS[call](client, tmp_path)
+
+        assert not stranger.got
+        assert "canary" not in f"{caught.value!r} {caught.value.hint}"
+        assert {path.name for path in tmp_path.iterdir()} == {"client.pem"}
+    if call == "refresh":
+        assert service.got.count(b"/auth/refresh") == len(LOCATIONS)
 
 
 async def test_one_hop_and_no_more(httpx_mock: HTTPXMock, certificate: ClientCertificate) -> None:
