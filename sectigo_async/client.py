@@ -96,14 +96,15 @@ class SectigoClient:
         config: Config | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        proxy: str | None = None,
+        proxy: str | Secret | None = None,
         store: CredentialStore | None = None,
         credentials: Credentials | None = None,
         journal: Journal | None = None,
         clock: Clock | None = None,
     ) -> None:
-        # No frame on the way of an error holds the password as it was given.
+        # No frame on the way of an error holds a password as it was given; a proxy's address may hold one.
         password = Secret(password) if password else None
+        proxy = Secret(proxy) if proxy else None
         if config is not None and (endpoint is not None or environment is not None):
             raise ConfigurationError(
                 "give either config or endpoint and environment", hint="Config.create takes both"

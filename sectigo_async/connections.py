@@ -10,19 +10,29 @@ import logging
 import os
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import httpx
 
 from sectigo_async.config import ClientCertificate, is_loopback
 from sectigo_async.errors import ConfigurationError
+from sectigo_async.secrets import Secret
 from sectigo_async.text import one_line
 
 _log = logging.getLogger("sectigo_async.connections")
+
+_REFUSED_BY_TLS = {
+    9: "its certificate is not valid yet, or the clock of this machine is slow",
+    10: "its certificate has expired, or the clock of this machine is fast",
+    62: "its certificate is for another host: this is another service, or something stands between",
+    64: "its certificate is for another host: this is another service, or something stands between",
+}
+"""What OpenSSL's verdicts mean that no further authority would change."""
+_TOO_OLD = frozenset({"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"})
 
 _OTHERS_MAY_WRITE = 0o022
 _OTHERS_MAY_READ = 0o044
@@ -100,12 +110,12 @@ def _reason(error: Exception) -> str:
     return one_line(str(said))
 
 
-def _proxy(address: str | None) -> httpx.Proxy | None:
+def _proxy(address: Secret | None) -> httpx.Proxy | None:
     """Return the proxy at `address`, which may leave `http://` out, as most programs allow."""
     if not address:
         return None
     try:
-        proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+        proxy = httpx.Proxy(_with_scheme(address.reveal()))
     except (ValueError, httpx.InvalidURL):
         proxy = None
     if proxy is None or not proxy.url.host or proxy.url.scheme not in {"http", "https"}:
@@ -116,18 +126,23 @@ def _proxy(address: str | None) -> httpx.Proxy | None:
     return proxy
 
 
-def environment_proxy(endpoint: str) -> str | None:
+def _with_scheme(address: str) -> str:
+    return address if "://" in address else f"http://{address}"
+
+
+def environment_proxy(endpoint: str) -> Secret | None:
     """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name for `endpoint`; never one for loopback."""
     url = urlsplit(endpoint)
     host = url.hostname or ""
     if is_loopback(host) or urllib.request.proxy_bypass(host):
         return None
     proxies = urllib.request.getproxies()
-    return proxies.get(url.scheme) or proxies.get("all")
+    named = proxies.get(url.scheme) or proxies.get("all")
+    return Secret(named) if named else None
 
 
 def open_connections(
-    endpoint: str, *, size: int, ssl_context: ssl.SSLContext | None, ca_bundle: Path | None, proxy: str | None
+    endpoint: str, *, size: int, ssl_context: ssl.SSLContext | None, ca_bundle: Path | None, proxy: Secret | None
 ) -> httpx.AsyncBaseTransport:
     """Return leased connections to an endpoint.
 
@@ -136,7 +151,7 @@ def open_connections(
         size: how many are in use at once at most (1 or more).
         ssl_context: TLS context; the shared one when not given.
         ca_bundle: certificate authorities that the shared one trusts besides the operating system's.
-        proxy: URL of a proxy; what the environment says when not given.
+        proxy: URL of a proxy, which may hold a password; what the environment says when not given.
 
     Raises:
         ConfigurationError: the proxy is none, or the bundle holds no certificates.
@@ -146,11 +161,66 @@ def open_connections(
     via = _proxy(proxy or environment_proxy(endpoint))
 
     def connect() -> httpx.AsyncBaseTransport:
-        return httpx.AsyncHTTPTransport(
-            verify=context, proxy=via, trust_env=False, limits=httpx.Limits(max_connections=1)
+        return _Connection(
+            httpx.AsyncHTTPTransport(
+                verify=context, proxy=via, trust_env=False, limits=httpx.Limits(max_connections=1)
+            ),
+            plain=plain,
         )
 
     return LeasedTransport(size, connect)
+
+
+class _Connection(httpx.AsyncBaseTransport):
+    """A connection that says in words whom TLS refused, and takes plain http nowhere but to this machine."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, *, plain: bool) -> None:
+        self._inner = inner
+        self._plain = plain
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._plain:
+            request.extensions["trace"] = functools.partial(_stay_here, request.extensions.get("trace"))
+        try:
+            return await self._inner.handle_async_request(request)
+        except httpx.ProxyError as error:
+            words = f"the proxy answers {error}"
+        except httpx.ConnectError as error:
+            words = _why_no_connection(error)
+        raise httpx.ConnectError(words)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def _stay_here(trace: Callable[..., Awaitable[None]] | None, event: str, info: Mapping[str, Any]) -> None:
+    """Close a connection that leads to another machine, before anything is written to it.
+
+    `localhost` may be made to mean one, and a proxy may stand on one.
+    """
+    if trace is not None:
+        await trace(event, info)
+    if event == "connection.connect_tcp.complete":
+        stream = info["return_value"]
+        peer = stream.get_extra_info("server_addr")
+        if not peer or not is_loopback(str(peer[0])):
+            await stream.aclose()
+            raise httpx.ConnectError(
+                "plain http would leave this machine, to " + (str(peer[0]) if peer else "nobody knows where")
+            )
+
+
+def _why_no_connection(error: httpx.ConnectError) -> str:
+    """Return why TLS failed, in words for a person; what the error says itself where it is something else."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        plainly = _REFUSED_BY_TLS.get(cause.verify_code)
+        return plainly or f"certificate verify failed: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError) and cause.reason in _TOO_OLD:
+        return "it speaks no TLS of version 1.2 or newer, and older ones are not safe"
+    return str(error) or "it hung up before the connection stood"
 
 
 class LeasedTransport(httpx.AsyncBaseTransport):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from sectigo_async import SectigoClient
+from sectigo_async import Secret, SectigoClient
 from sectigo_async.connections import FRESH, LeasedTransport, environment_proxy, shared_ssl_context
 from sectigo_async.errors import ConfigurationError
 
@@ -168,7 +168,7 @@ def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", "internal.example")
 
-    assert environment_proxy("https://iot.sectigo.com") == "http://proxy.example:3128"
+    assert environment_proxy("https://iot.sectigo.com") == Secret("http://proxy.example:3128")
     assert environment_proxy("https://ca.internal.example") is None
     assert environment_proxy("http://127.0.0.1:8831") is None
     assert environment_proxy("http://localhost:8831") is None
