@@ -39,9 +39,10 @@ reference: $(READY) ## Write docs/cli.md from the commands, and the pictures in 
 	@$(BIN)/python docs/pictures.py
 
 .PHONY: check
-check: $(READY) ## Check style, types and import directions
+check: $(READY) ## Check style, types, import directions, and that no secret shows
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/cli.py --check
+	@$(BIN)/python -m pytest -q -m canary

@@ -64,7 +64,8 @@ class SectigoClient:
         transport: carries the requests instead of connections of its own; stays the caller's to close.
         ssl_context: TLS context; by default one that trusts what the operating system trusts. Signing in with a
             client certificate has one of its own, which trusts that and `Config.ca_bundle`.
-        proxy: URL of a proxy; by default what HTTPS_PROXY and NO_PROXY say, never for this machine.
+        proxy: URL of a proxy, which may hold a password; by default what HTTPS_PROXY and NO_PROXY say, never for
+            this machine. Plain http is refused where the proxy is on another one.
         store: keeps the refresh token, and the password where `login` put it, between processes; these share the
             access token and a lock in the state directory. By default, and with a `MemoryStore`, all ends with the
             process.

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 
 from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
 from sectigo_async.testing import FakeClock
+
+TESTS = str(Path(__file__).parent)
 
 
 @pytest.fixture(autouse=True)
@@ -136,8 +139,51 @@ class Live:
         self._thread.join(10)
 
 
+@pytest.fixture(scope="session")
+def simulate() -> Callable[[SandboxConfig], Live]:
+    """Make simulators with settings of the test's own."""
+    return Live
+
+
 @pytest.fixture
 def live() -> Iterator[Live]:
     """A simulator whose refresh tokens are good once, and which issues at once."""
     with Live(SandboxConfig(issue_delay=0, rotate_refresh=True)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def words_about() -> Callable[[BaseException], Iterator[str]]:
+    """Yield what an error says of itself: words, state, causes, notes, and how it is printed."""
+
+    def tell(error: BaseException) -> Iterator[str]:
+        for one in _chain(error):
+            yield from (str(one), repr(one), repr(vars(one)), repr(getattr(one, "__notes__", [])))
+            yield "".join(traceback.format_exception(one))
+
+    return tell
+
+
+@pytest.fixture(scope="session")
+def locals_of() -> Callable[[BaseException], Iterator[str]]:
+    """Yield what a crash reporter shows beside: where each frame of an error is, and what its variables hold."""
+
+    def tell(error: BaseException) -> Iterator[str]:
+        for one in _chain(error):
+            for frame, line in traceback.walk_tb(one.__traceback__):
+                where = f"{frame.f_code.co_filename}:{line}"
+                if not where.startswith(TESTS):
+                    yield from (f"{where}: {name} = {value!r}" for name, value in frame.f_locals.items())
+
+    return tell
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            left += [one.__cause__, one.__context__]
+            yield one

@@ -1,29 +1,48 @@
 """A canary password and canary tokens: whatever happens, they show nowhere."""
 
+import enum
+import inspect
 import logging
 import os
+import pickle
 import subprocess
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import attrs
 import httpx
 import pytest
+from cryptography import x509
 from pytest_httpx import HTTPXMock
 
 import sectigo_async
-from sectigo_async import Config, FileStore, Secret, SectigoClient, SectigoError
+from sectigo_async import (
+    Config,
+    FileStore,
+    IssuedCertificate,
+    MemoryStore,
+    Secret,
+    SectigoClient,
+    SectigoError,
+    models,
+    pki,
+    sandbox,
+    testing,
+)
+from sectigo_async import credentials as credentials_module
 from sectigo_async.credentials import Credentials, Login
 from sectigo_async.testing import FakeClock
 
 BASE = "https://iot.sectigo.com"
 PASSWORD, ACCESS, REFRESH = "canary-password", "eyJ-canary.access.token", "eyJ-canary.refresh.token"
 TOKENS = {"accessToken": ACCESS, "refreshToken": REFRESH}
-PACKAGE = str(Path(sectigo_async.__file__).parent)
+
+Told = Callable[[BaseException], Iterable[str]]
+
+pytestmark = pytest.mark.canary
 
 
 def sign_in(mock: HTTPXMock, **answer: Any) -> None:
@@ -76,9 +95,15 @@ SCENES: dict[str, Callable[[HTTPXMock], None]] = {
 }
 
 
+@pytest.fixture
+def everything_about(words_about: Told, locals_of: Told) -> Told:
+    """Yield all that a crash reporter shows of an error."""
+    return lambda error: chain(words_about(error), locals_of(error))
+
+
 @pytest.mark.parametrize("scene", SCENES)
 async def test_no_secret_shows(
-    httpx_mock: HTTPXMock, caplog: pytest.LogCaptureFixture, tmp_path: Path, scene: str
+    httpx_mock: HTTPXMock, caplog: pytest.LogCaptureFixture, tmp_path: Path, everything_about: Told, scene: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
     SCENES[scene](httpx_mock)
@@ -101,7 +126,9 @@ async def test_no_secret_shows(
     assert_files_are_private(tmp_path)
 
 
-async def test_no_secret_shows_where_the_store_fails(tmp_path: Path, httpx_mock: HTTPXMock) -> None:
+async def test_no_secret_shows_where_the_store_fails(
+    tmp_path: Path, httpx_mock: HTTPXMock, everything_about: Told
+) -> None:
     sign_in(httpx_mock, json=TOKENS)
     (tmp_path / "in the way").write_text("")
     store = FileStore(tmp_path / "in the way")
@@ -126,7 +153,7 @@ async def test_no_secret_shows_where_the_store_fails(tmp_path: Path, httpx_mock:
     ],
 )
 def test_no_secret_shows_where_a_client_cannot_be_made(
-    make: Callable[[], SectigoClient], monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], SectigoClient], monkeypatch: pytest.MonkeyPatch, everything_about: Told
 ) -> None:
     monkeypatch.setenv("SECTIGO_PASSWORD", PASSWORD)
     monkeypatch.setenv("SECTIGO_ACCESS_TOKEN", ACCESS)
@@ -137,28 +164,6 @@ def test_no_secret_shows_where_a_client_cannot_be_made(
                 make()
 
         assert not [text for text in everything_about(caught.value) if "canary" in text]
-
-
-def everything_about(error: BaseException) -> Iterator[str]:
-    """Yield all that a crash reporter would show: words, state, causes, notes, and locals of our frames."""
-    seen: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        left += [one.__cause__, one.__context__]
-        yield from (str(one), repr(one), repr(vars(one)), repr(getattr(one, "__notes__", [])))
-        yield "".join(traceback.format_exception(one))
-        yield from (repr(value) for frame in frames(one.__traceback__) for value in frame.f_locals.values())
-
-
-def frames(trace: TracebackType | None) -> Iterator[FrameType]:
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
-            yield trace.tb_frame
-        trace = trace.tb_next
 
 
 def assert_files_are_private(directory: Path) -> None:
@@ -180,6 +185,116 @@ def test_what_is_stored_shows_nothing_of_itself(tmp_path: Path) -> None:
     things += [attrs.asdict(token), attrs.asdict(Found(Secret(PASSWORD), "argument"))]
 
     assert "canary" not in repr(things)
+
+
+KEY = pki.generate_key()
+PUBLIC = [sectigo_async, models, pki, credentials_module, sandbox, testing]
+
+
+def memory() -> MemoryStore:
+    made = MemoryStore()
+    made._kept[Login(BASE, "ops"), credentials_module.Item.PASSWORD] = Secret(PASSWORD)
+    return made
+
+
+def issued() -> IssuedCertificate:
+    certificate = x509.load_pem_x509_certificate(sandbox.Sandbox().ca_pem())
+    check = pki.ChainCheck(pki.ChainStatus.FAILED, "")
+    return IssuedCertificate(
+        certificate=certificate, chain=(), key=KEY, member="a", key_match=None, name_match=None, chain_check=check
+    )
+
+
+# Each public class whose objects hold a secret of the user's; none may be pickled.
+KEEPERS: dict[str, Callable[[Path], object]] = {
+    "Secret": lambda _: Secret(PASSWORD),
+    "SectigoClient": lambda _: SectigoClient(
+        username="ops", password=PASSWORD, proxy=f"http://ops:{PASSWORD}@127.0.0.1:1", store=memory()
+    ),
+    "MemoryStore": lambda _: memory(),
+    "Credentials": lambda _: Credentials(password=Secret(PASSWORD), access_token=Secret(ACCESS), store=memory()),
+    "Found": lambda _: credentials_module.Found(Secret(PASSWORD), "argument"),
+    "Resolved": lambda _: credentials_module.resolve(password=PASSWORD, environ={}),
+    "StoredToken": lambda _: credentials_module.StoredToken.received(Secret(ACCESS), 900, FakeClock()),
+    "SharedLogin": lambda folder: credentials_module.SharedLogin(
+        Login(BASE, "ops"), store=memory(), directory=folder, cache=True, clock=FakeClock()
+    ),
+    "Reply": lambda _: sectigo_async.Reply(status=200, body=EVERYTHING.encode(), secrets=(Secret(PASSWORD),)),
+    "IssuedCertificate": lambda _: issued(),
+    "Issued": lambda _: sectigo_async.Issued(
+        certificate=issued(), batch=sectigo_async.Batch(batch_id=24), directory=None
+    ),
+    "Item": lambda _: pki.Item(member="a.key", thing=KEY),
+}
+# Those that hold what a service, a file or a test says, whatever that is: it is not shown.
+HOLDERS: dict[str, Callable[[], object]] = {
+    "Archive": lambda: pki.Archive(EVERYTHING.encode()),
+    "Member": lambda: pki.Member("a", EVERYTHING.encode(), pki.MemberKind.OTHER),
+    "Batch": lambda: sectigo_async.Batch(
+        batch_id=24,
+        raw={"generatorParametersValues": EVERYTHING},
+        generator_parameters_values={"pkcs12Password": PASSWORD},
+    ),
+    "Model": lambda: models.Model(raw={"token": ACCESS}),
+    "SandboxConfig": lambda: sandbox.SandboxConfig(password=PASSWORD),
+    "Sandbox": lambda: sandbox.Sandbox(sandbox.SandboxConfig(password=PASSWORD)),
+    "SandboxServer": lambda: sandbox.SandboxServer(sandbox.Sandbox(sandbox.SandboxConfig(password=PASSWORD))),
+}
+# Those that have nowhere to hold one: names, numbers, places, and how to reach a store.
+HARMLESS = {
+    "Account",
+    "Accounts",
+    "Authority",
+    "ChainCheck",
+    "ClientCertificate",
+    "Clock",
+    "Config",
+    "CredentialStore",
+    "CredentialStoreContract",
+    "FakeClock",
+    "FileStore",
+    "FoundCertificate",
+    "FoundCertificates",
+    "KeyringStore",
+    "Licenses",
+    "Login",
+    "Organization",
+    "Parameter",
+    "Probe",
+    "ProcessingInfo",
+    "Profile",
+    "ProfileDetail",
+    "RefreshTokenFile",
+    "ReportedStatus",
+    "Setting",
+    "SignIn",
+    "StagedFile",
+    "SystemClock",
+}
+
+
+def test_it_is_known_of_every_public_class_whether_it_can_hold_a_secret() -> None:
+    classes = {name for module in PUBLIC for name in module.__all__ if inspect.isclass(getattr(module, name))}
+    skipped = (enum.Enum, BaseException)
+    found = {
+        name
+        for module in PUBLIC
+        for name in classes & set(module.__all__)
+        if not issubclass(getattr(module, name), skipped)
+    }
+
+    assert found == set(KEEPERS) | set(HOLDERS) | HARMLESS
+
+
+def test_no_public_object_shows_what_it_holds(tmp_path: Path) -> None:
+    keepers = [make(tmp_path) for make in KEEPERS.values()]
+    for thing in [*keepers, *[make() for make in HOLDERS.values()]]:
+        shown = f"{thing} {thing!r} {[thing]} {vars(thing) if isinstance(thing, SectigoClient) else ''}"
+        assert "canary" not in shown
+        assert "PRIVATE KEY" not in shown
+    for thing in keepers:
+        with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+            pickle.dumps(thing)
 
 
 CHILDREN = """
