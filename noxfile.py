@@ -22,9 +22,19 @@ def newest(session: nox.Session) -> None:
 
 @nox.session
 def check(session: nox.Session) -> None:
-    """Check style, types and import directions."""
+    """Check style, types, import directions, and that no secret shows."""
     session.install("-c", "constraints.txt", "-e", ".[dev]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
     session.run("lint-imports")
+    session.run("pytest", "-q", "-m", "canary")
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Ask the advisory database about every pinned version; it needs the network."""
+    # In an environment of its own: it brings many packages that nothing else here needs.
+    session.install("-c", "constraints.txt", "pip-audit==2.10.1")
+    # Strict: a version that the database does not answer for is a failure, not a pass.
+    session.run("pip-audit", "--strict", "--disable-pip", "--no-deps", "-r", "constraints.txt", *session.posargs)

@@ -25,7 +25,7 @@ BATCH = {"batchId", "status", "batchName", "size"}
 AUTHORITY = {"id", "profileId", "profileName", "balance"}
 FOUND = {"deviceId", "commonName", "serialNumber", "creationDate", "status"}
 UNPACKED = {"commonName", "serialNumber", "notAfter", "keyMatch", "nameMatch", "chain", "chainDetail", "directory"}
-PASSWORD = "--password-file base.example.com.p12.password"
+PASSWORD = "--password-file base.example.com.p12.password"  # noqa: S105 - of a simulator
 
 
 @attrs.frozen

@@ -9,7 +9,7 @@ import pexpect
 import pytest
 
 Spawn = Callable[..., "pexpect.spawn[str]"]
-PASSWORD = "demo-password"
+PASSWORD = "demo-password"  # noqa: S105 - of a simulator
 
 
 @pytest.fixture

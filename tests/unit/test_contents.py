@@ -15,7 +15,7 @@ from sectigo_async import Archive, ArchiveError, IssuedCertificate, WrongPasswor
 from sectigo_async.errors import FileError
 from sectigo_async.pki import PrivateKey, generate_key, key_pem, load_key, make_csr, read_items
 
-PASSWORD = "secrtpasswrd"
+PASSWORD = "secrtpasswrd"  # noqa: S105 - of a simulator
 
 
 def certificate(key: PrivateKey, name: str) -> x509.Certificate:

@@ -77,7 +77,7 @@ def manager(service: Service, clock: FakeClock) -> TokenManager:
     return manage(service, clock, ops())
 
 
-def ops(password: str | None = "hunter2", **more: Any) -> Credentials:
+def ops(password: str | None = "hunter2", **more: Any) -> Credentials:  # noqa: S107 - of a simulator
     return Credentials(username="ops", password=Secret(password) if password else None, **more)
 
 
