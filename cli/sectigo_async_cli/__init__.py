@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import suppress
 
 __all__ = ["main"]
 
@@ -15,6 +16,7 @@ def main() -> None:
         sys.stderr.write("The command line is an extra. Install it with: pip install 'sectigo-async[cli]'\n")
         sys.exit(1)
     del rich, typer
+    _leave_no_core_file()
     try:
         # Until a command has an event loop, which handles it from there on.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -25,3 +27,11 @@ def main() -> None:
         # Before a command has begun; from there on `run` tells what was going on.
         sys.stderr.write("interrupted\n")
         sys.exit(130)
+
+
+def _leave_no_core_file() -> None:
+    """Let a crash write no memory to the disk, where passwords would be found in it."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has none; some places forbid to change limits.
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
