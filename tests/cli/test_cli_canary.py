@@ -59,7 +59,8 @@ LINES: dict[str, list[str]] = {
         f"create -a 42 -d d.example.com --param pkcs12Password={PKCS12} --table",
     ],
     "upload": ["upload -p 42 one.example.com.csr", "upload -p 42 - < key-and-request"],
-    "batches": ["batches -i {batch}"],
+    "batches": ["batches -i {batch}", "batches"],
+    "reconcile": ["reconcile", "reconcile deadbeef"],
     "wait": ["wait {batch} --timeout 60"],
     "download": [
         "download -i {batch} -o new --extract --password-file pkcs12",
