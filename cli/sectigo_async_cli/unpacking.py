@@ -30,6 +30,7 @@ DOWNLOAD_LIMIT = 3600.0
 """Seconds for a download: an archive may be large and a line slow; a line that is dead is noticed earlier."""
 
 _TRIES = 3
+_HOW_TO_LOCK = "give a password with --password-file or --password-stdin"
 _HOW_TO_OPEN = "give the PKCS#12 password of the order with --password-file or --password-stdin"
 
 
@@ -134,6 +135,7 @@ class Unpacking:
     ) -> "Unpacked":
         documents: list[dict[str, object]] = []
         failures: list[PkiError] = list(problems)
+        old: list[IssuedCertificate] = []
         taken: set[str] = set()
         for one in issued:
             folder = safe_name(one.common_name)
@@ -156,11 +158,14 @@ class Unpacking:
                     "chain": one.chain_check.status.value,
                     "chainDetail": one.chain_check.detail,
                     "directory": str(there),
+                    "protection": str(one.protection) if one.protection else None,
                 }
             )
+            if one.protection is not None and one.protection.old:
+                old.append(one)
         if failures and not documents:
             raise failures[0]
-        return Unpacked(documents, failures)
+        return Unpacked(documents, failures, _note(old, written_anew=password is not None))
 
 
 @attrs.frozen
@@ -170,10 +175,12 @@ class Unpacked:
     Attributes:
         documents: one for each certificate whose files were written.
         failures: what of the archive could not be read, and what could not be written.
+        note: what else to tell, in one line.
     """
 
     documents: list[dict[str, object]]
     failures: list[PkiError]
+    note: str = ""
 
     def report(self, chosen: Settings) -> None:
         """Report what failed, and end with the exit code for that.
@@ -181,6 +188,8 @@ class Unpacked:
         Raises:
             typer.Exit: something failed.
         """
+        if self.note:
+            chosen.output.note(self.note)
         for failure in self.failures:
             report(failure, chosen)
         problem = _unsound(self.documents)
@@ -190,6 +199,14 @@ class Unpacked:
             raise typer.Exit(exit_codes.PARTLY_DONE)
         if problem is not None:
             raise typer.Exit(exit_codes.FAILED)
+
+
+def _note(old: Sequence[IssuedCertificate], *, written_anew: bool) -> str:
+    if not old:
+        return ""
+    more = f" and {len(old) - 1} more" if len(old) > 1 else ""
+    way = "bundle.p12 is the same with AES-256" if written_anew else f"for a bundle.p12 with AES-256, {_HOW_TO_LOCK}"
+    return f"note: {old[0].member!r}{more} came with old encryption, {old[0].protection}; {way}"
 
 
 def _unsound(documents: Sequence[dict[str, object]]) -> SectigoError | None:

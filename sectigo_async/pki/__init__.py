@@ -25,6 +25,7 @@ from sectigo_async.pki.keys import (
     load_key,
     public_bytes,
 )
+from sectigo_async.pki.protection import Layer, Protection
 
 __all__ = [
     "Archive",
@@ -33,9 +34,11 @@ __all__ = [
     "IssuedCertificate",
     "Item",
     "KeyAlgorithm",
+    "Layer",
     "Member",
     "MemberKind",
     "PrivateKey",
+    "Protection",
     "StagedFile",
     "check_chain",
     "common_names",

@@ -23,6 +23,7 @@ from sectigo_async.pki import pem
 from sectigo_async.pki.certificates import IssuedCertificate, Issuers, check_chain, is_ca
 from sectigo_async.pki.csr import common_name, dns_names
 from sectigo_async.pki.keys import KEY_LABELS, PrivateKey, load_key, public_bytes
+from sectigo_async.pki.protection import Pkcs12, Protection
 from sectigo_async.secrets import Secret
 
 _MEMBERS = 20_000
@@ -182,6 +183,7 @@ class Archive:
                     chain=chain,
                     key=key,
                     member=content.member,
+                    protection=content.protection,
                     key_match=key is not None if by_public_key else None,
                     name_match=_names_match(certificate, names),
                     chain_check=check_chain(certificate, dict.fromkeys((*chain, *issuers.all())), anchors, at=at),
@@ -245,6 +247,7 @@ class Content:
     """What a member holds: certificates and private keys; `problem` tells of a key that cannot be used."""
 
     member: str
+    protection: Protection | None = None
     certificates: tuple[x509.Certificate, ...] = ()
     keys: tuple[PrivateKey, ...] = attrs.field(default=(), repr=False)
     problem: ArchiveError | WrongPasswordError | None = None
@@ -270,7 +273,7 @@ def read_member(member: Member, password: str | Secret | None) -> Content:
     """Return what a member holds; nothing where it is of no kind that is known.
 
     Raises:
-        ArchiveError: it is damaged.
+        ArchiveError: it is damaged, or protected in a way that no honest file is.
         WrongPasswordError: the password is missing or does not fit.
     """
     if member.kind is MemberKind.PKCS12:
@@ -285,7 +288,7 @@ def read_member(member: Member, password: str | Secret | None) -> Content:
     }
     try:
         certificates = readers[member.kind](member.content)
-        return Content(member.name, _usable(certificates), keys, unusable)
+        return Content(member.name, None, _usable(certificates), keys, unusable)
     except Exception as error:  # noqa: BLE001 - cryptography raises whatever its backend meets in hostile input
         problem = f"{member.name!r} is damaged: {error}"
     raise ArchiveError(problem, hint="download it again")
@@ -304,6 +307,8 @@ def _pem_keys(
             continue
         try:
             keys.append(load_key(block, password if locked else None))
+        except ArchiveError as error:
+            unusable = ArchiveError(f"{member.name!r}: {error}", hint=error.hint)
         except PkiError as error:
             unusable = WrongPasswordError(f"{member.name!r}: {error}") if locked else _of_another_kind(member)
     return tuple(keys), unusable
@@ -328,13 +333,16 @@ def _load_pkcs7(content: bytes) -> list[x509.Certificate]:
 
 
 def _read_pkcs12(member: Member, password: str | Secret | None) -> Content:
-    secret = Secret(password).reveal().encode() if password else None
+    secret = Secret(password).reveal() if password else None
+    looked_at = Pkcs12(member.name, member.content)
     opened = None
     # A file without a password is opened even where one is given for others.
     for attempt in dict.fromkeys((secret, None)):
+        if not looked_at.fits(attempt):
+            continue
         with suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            opened = pkcs12.load_pkcs12(member.content, attempt)
+            opened = pkcs12.load_pkcs12(member.content, attempt.encode() if attempt else None)
             break
     if opened is None:
         problem = "needs its password" if secret is None else "is not opened by this password, or is damaged"
@@ -345,7 +353,7 @@ def _read_pkcs12(member: Member, password: str | Secret | None) -> Content:
     keys = (opened.key,) if isinstance(opened.key, PrivateKey) else ()
     unusable = None if keys or opened.key is None else _of_another_kind(member)
     try:
-        return Content(member.name, _usable(found), keys, unusable)
+        return Content(member.name, looked_at.protection, _usable(found), keys, unusable)
     except Exception as error:  # noqa: BLE001 - as in `read_member`
         problem = f"{member.name!r} is damaged: {error}"
     raise ArchiveError(problem, hint="download it again")

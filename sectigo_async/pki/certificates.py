@@ -8,18 +8,20 @@ from pathlib import Path
 import attrs
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509 import verification
 
-from sectigo_async.errors import FileError, InvalidArgumentError
+from sectigo_async.errors import ArchiveError, FileError, InvalidArgumentError
 from sectigo_async.files import make_directory, refuse_other, write_private
 from sectigo_async.pki.csr import common_name, dns_names
 from sectigo_async.pki.keys import PrivateKey, describe_key, key_pem
+from sectigo_async.pki.protection import Pkcs12, Protection, with_strong_mac
 from sectigo_async.secrets import Secret
 
 _LONGEST_CHAIN = 8
 _MOST_OF_ONE_NAME = 16
+_ROUNDS = 600_000
 
 
 def load_certificates(path: Path) -> list[x509.Certificate]:
@@ -67,6 +69,8 @@ class IssuedCertificate:
         chain: its issuers as far as the archive holds them, nearest first, without the root.
         key: the private key, where the archive or the caller had it.
         member: name of the archive's member it came from; for display only.
+        protection: how that was protected, where it is PKCS#12. One that is `old` is written anew, with today's
+            encryption, by `write_to(password=...)` and `to_pkcs12`.
         key_match: whether `key` belongs to it; `None` where no key was at hand to compare.
         name_match: whether it names nothing but what was expected; `None` where nothing was said.
         chain_check: whether it leads to a root that was given.
@@ -76,6 +80,7 @@ class IssuedCertificate:
     chain: tuple[x509.Certificate, ...] = attrs.field(default=(), repr=False)
     key: PrivateKey | None = attrs.field(default=None, repr=False)
     member: str = ""
+    protection: Protection | None = None
     key_match: bool | None = None
     name_match: bool | None = None
     chain_check: ChainCheck = ChainCheck(ChainStatus.NOT_PINNED)
@@ -131,7 +136,7 @@ class IssuedCertificate:
 
         Args:
             directory: where to; made 0700 if it is missing.
-            password: with a key, write `bundle.p12` too, for this password.
+            password: with a key, write `bundle.p12` too, for this password and as `to_pkcs12` makes it.
             combined: write `combined.pem` too: certificate, chain and key in one, as
                 `openssl pkcs12 -nodes` makes it.
             overwrite: whether files of other content may be replaced. A key is never replaced.
@@ -162,10 +167,15 @@ class IssuedCertificate:
             write_private(bundle, self.to_pkcs12(password), overwrite=overwrite)
 
     def _is_in(self, bundle: Path, password: str | Secret) -> bool:
-        """Say whether a PKCS#12 file holds this certificate with its chain and key."""
+        """Say whether a PKCS#12 file holds this certificate with its chain and key, under today's encryption."""
+        secret = Secret(password).reveal()
         try:
-            held = pkcs12.load_pkcs12(bundle.read_bytes(), Secret(password).reveal().encode())
-        except (OSError, ValueError):
+            content = bundle.read_bytes()
+            file = Pkcs12(bundle.name, content)
+            if file.protection.old or not file.fits(secret):
+                return False
+            held = pkcs12.load_pkcs12(content, secret.encode())
+        except (OSError, ValueError, ArchiveError):
             return False
         certificates = [one.certificate for one in (held.cert, *held.additional_certs) if one is not None]
         key = held.key if isinstance(held.key, PrivateKey) else None
@@ -176,7 +186,9 @@ class IssuedCertificate:
         )
 
     def to_pkcs12(self, password: str | Secret) -> bytes:
-        """Return key, certificate and chain as PKCS#12 with today's encryption (PBES2, AES-256).
+        """Return key, certificate and chain as PKCS#12 with today's encryption; it takes 0.2 s.
+
+        That is PBES2 with AES-256, its key by 600,000 rounds of PBKDF2 with SHA-256.
 
         Raises:
             ValueError: there is no private key.
@@ -184,10 +196,18 @@ class IssuedCertificate:
         if self.key is None:
             msg = "there is no private key to put into a PKCS#12 file"
             raise ValueError(msg)
-        encryption = serialization.BestAvailableEncryption(Secret(password).reveal().encode())
-        return pkcs12.serialize_key_and_certificates(
+        secret = Secret(password).reveal()
+        encryption = (
+            serialization.PrivateFormat.PKCS12.encryption_builder()
+            .kdf_rounds(_ROUNDS)
+            .key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC)
+            .hmac_hash(hashes.SHA256())
+            .build(secret.encode())
+        )
+        made = pkcs12.serialize_key_and_certificates(
             self.common_name.encode() or None, self.key, self.certificate, list(self.chain), encryption
         )
+        return with_strong_mac(made, secret)
 
 
 def is_ca(certificate: x509.Certificate) -> bool:

@@ -13,6 +13,7 @@ from sectigo_async.pki.archive import Archive, Member, MemberKind, read_member
 from sectigo_async.pki.certificates import is_ca
 from sectigo_async.pki.csr import common_name, dns_names, read_requests
 from sectigo_async.pki.keys import PrivateKey, describe_key
+from sectigo_async.pki.protection import Pkcs12, Protection
 from sectigo_async.secrets import Secret
 
 Thing: TypeAlias = x509.Certificate | x509.CertificateSigningRequest | PrivateKey
@@ -26,11 +27,13 @@ class Item:
         member: the file it is in; hostile, so for display only.
         thing: the certificate, request or private key; `None` for what needs a password, or cannot be used here.
         kind_of_unknown: what to call it then.
+        protection: how the PKCS#12 file is protected that it is in, or is.
     """
 
     member: str
     thing: Thing | None = attrs.field(default=None, repr=False)
     kind_of_unknown: str = "locked"
+    protection: Protection | None = None
 
     @property
     def kind(self) -> str:
@@ -48,6 +51,8 @@ class Item:
     def document(self) -> dict[str, object]:
         """Return what can be said about it as JSON knows it; of a private key, only what kind it is."""
         told: dict[str, object] = {"file": self.member, "kind": self.kind}
+        if self.protection is not None:
+            told["protection"] = str(self.protection)
         match self.thing:
             case x509.Certificate() as certificate:
                 return told | {
@@ -120,7 +125,8 @@ def _items(member: Member, password: str | Secret | None) -> list[Item]:
     except WrongPasswordError:
         if password:
             raise
-        return [Item(member=member.name)]
+        protection = Pkcs12(member.name, member.content).protection if member.kind is MemberKind.PKCS12 else None
+        return [Item(member=member.name, protection=protection)]
     things: list[Thing] = [*content.certificates, *content.keys]
     if b"CERTIFICATE REQUEST-----" in member.content:
         try:
@@ -131,7 +137,7 @@ def _items(member: Member, password: str | Secret | None) -> list[Item]:
             problem = ""
         if problem:
             raise InvalidCSRError(problem)
-    items = [Item(member=member.name, thing=thing) for thing in things]
+    items = [Item(member=member.name, thing=thing, protection=content.protection) for thing in things]
     if isinstance(content.problem, WrongPasswordError) and password:
         raise content.problem
     if content.problem is None:

@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from sectigo_async.errors import PkiError
+from sectigo_async.pki.pem import blocks
+from sectigo_async.pki.protection import check_key
 from sectigo_async.secrets import Secret
 
 KEY_LABELS = ("PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY")
@@ -50,9 +52,13 @@ def load_key(pem: bytes, password: str | Secret | None = None) -> PrivateKey:
     """Read a private key from PEM.
 
     Raises:
+        ArchiveError: its protection is damaged, not known here, or asks for more rounds than any honest one.
         PkiError: it is no EC or RSA key, or the password does not fit.
     """
     secret = Secret(password).reveal().encode() if password else None
+    if secret is not None:
+        for block in blocks(pem, "ENCRYPTED PRIVATE KEY"):
+            check_key(block)
     key: object = None
     with suppress(ValueError, TypeError, UnsupportedAlgorithm):
         key = serialization.load_pem_private_key(pem, secret)

@@ -46,6 +46,10 @@ def inspect(
                 items = await _ask_to_open(archive, items)
             else:
                 chosen.output.note("note: what is locked is opened with --password-file or --password-stdin")
+        old = next((item for item in items if item.protection is not None and item.protection.old), None)
+        if old is not None:
+            way = chosen.command("unpack", str(path), "--password-file", "FILE")
+            chosen.output.note(f"note: {old.member!r} has old encryption; {way} writes a bundle.p12 with AES-256")
         documents = [item.document() for item in items]
         if len(documents) == 1:
             # One thing is shown with all that is known of it.
@@ -73,6 +77,7 @@ _INSPECTED = {
     "serialNumber": "Serial number",
     "notAfter": "Expires",
     "key": "Key",
+    "protection": "Protection",
 }
 
 
