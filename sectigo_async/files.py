@@ -14,6 +14,7 @@ from sectigo_async.errors import FileError
 
 _OTHER = "{} is there already, with other content"
 _ELSEWHERE = "move it away, or choose another directory"
+_REPLACE = f"{_ELSEWHERE}, or replace it: --force, in Python overwrite=True"
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -37,8 +38,10 @@ def make_directory(path: Path) -> bool:
     try:
         if path.is_dir():
             return False
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync_directory(path.parent)
+        # Those above it too: `parents=True` would make them for everyone.
+        for missing in (*reversed([above for above in path.parents if not above.exists()]), path):
+            missing.mkdir(mode=0o700, exist_ok=True)
+            _sync_directory(missing.parent)
     except FileExistsError:
         problem = f"{path} is not a directory"
     except OSError as error:
@@ -78,10 +81,14 @@ class StagedFile:
             return self.file
         raise FileError(problem, hint="name a directory that exists and that you may write to")
 
-    def commit(self, *, overwrite: bool = False) -> None:
+    def commit(self, *, overwrite: bool = False, hint: str = _REPLACE) -> None:
         """Put the file in its place, durably.
 
         A file of the same content that stands there already is left alone.
+
+        Args:
+            overwrite: whether a file of other content that stands there may be replaced.
+            hint: what to do where it may not.
 
         Raises:
             FileError: another file stands there and `overwrite` is off, or the disk fails.
@@ -100,9 +107,10 @@ class StagedFile:
             _sync_directory(self.target.parent)
         except OSError as error:
             problem = f"cannot write {self.target}: {error.strerror}"
+            hint = "see that there is room, and that the directory is yours to write to"
         self.discard()
         if problem:
-            raise FileError(problem, hint=_ELSEWHERE)
+            raise FileError(problem, hint=hint)
 
     def _take_free_place(self) -> bool:
         """Move the file to its place if nothing stands there; of two processes, one wins."""
@@ -181,9 +189,15 @@ def refuse_other(path: Path, content: bytes) -> None:
         FileError: it does, or cannot be read.
     """
     with file_errors(path):
-        same = path.read_bytes() == content if path.exists() else not path.is_symlink()
+        # What is no file, a pipe for example, may never end.
+        same = _holds(path, content) if path.is_file() else not exists(path)
     if not same:
-        raise FileError(_OTHER.format(path), hint=_ELSEWHERE)
+        raise FileError(_OTHER.format(path), hint=_REPLACE)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(content) + 1) == content
 
 
 @contextmanager
@@ -209,6 +223,6 @@ def write_private(path: Path, data: bytes, *, overwrite: bool = False) -> None:
     try:
         with file_errors(path):
             file.write(data)
-            staged.commit(overwrite=overwrite)
+            staged.commit(overwrite=overwrite, hint=_ELSEWHERE)
     finally:
         staged.discard()

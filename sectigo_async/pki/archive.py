@@ -4,11 +4,9 @@ Such a file outside a ZIP is read as an archive of one.
 """
 
 import enum
-import io
 import logging
 import stat
 import warnings
-import zipfile
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import datetime
@@ -24,15 +22,11 @@ from sectigo_async.pki.certificates import IssuedCertificate, Issuers, check_cha
 from sectigo_async.pki.csr import common_name, dns_names
 from sectigo_async.pki.keys import KEY_LABELS, PrivateKey, load_key, public_bytes
 from sectigo_async.pki.protection import Pkcs12, Protection
+from sectigo_async.pki.zips import MEMBER_SIZE, hostile, read_zip
 from sectigo_async.secrets import Secret
 
-_MEMBERS = 20_000
-_MEMBER_SIZE = 1024 * 1024
 _TOTAL_SIZE = 256 * 1024 * 1024
 _FILE_SIZE = 256 * 1024 * 1024
-_DIRECTORY_SIZE = _MEMBERS * 400
-_END = b"PK\x05\x06"
-_ZIP64_LOCATOR = b"PK\x06\x07"
 _PKCS7 = ("PKCS7", "CMS")
 
 _log = logging.getLogger("sectigo_async.pki")
@@ -97,42 +91,23 @@ class Archive:
         raise FileError(problem)
 
     def members(self) -> tuple[Member, ...]:
-        """Return the files in it.
+        """Return the files in it. Two may have the same name: no name of theirs is used for more than to show it.
 
         Raises:
-            ArchiveError: it is neither a ZIP nor a file that one may hold, is damaged, encrypted, or unreasonably
-                large.
+            ArchiveError: it is neither a ZIP nor a file that one may hold, is damaged, or no honest service sends
+                it: too large, overlapping, encrypted, nested, with links, with names that lead elsewhere.
         """
         if not self.raw.startswith(b"PK") and (kind := _kind(self.raw)) is not MemberKind.OTHER:
-            if len(self.raw) > _MEMBER_SIZE:
-                raise _hostile(f"{self.name!r} is larger than a certificate can be")
+            if len(self.raw) > MEMBER_SIZE:
+                raise hostile(f"{self.name!r} is larger than a certificate can be")
             return (Member(self.name, self.raw, kind),)
         if not self.raw.startswith(b"PK"):
             raise ArchiveError(
                 f"{self.name!r} is no ZIP, and no certificate, key, PKCS#12 or PKCS#7 file",
                 hint="it may be a file of another kind, or damaged",
             )
-        _refuse_large_directory(self.raw)
-        found: list[Member] = []
-        left = _TOTAL_SIZE
-        try:
-            with zipfile.ZipFile(io.BytesIO(self.raw)) as archive:
-                infos = archive.infolist()
-                if len(infos) > _MEMBERS:
-                    raise zipfile.BadZipFile(f"{len(infos):,} members")  # noqa: TRY301 - reported like other damage
-                for info in infos:
-                    if info.is_dir():
-                        continue
-                    content = _read_member(archive, info, left)
-                    left -= len(content)
-                    found.append(Member(info.filename, content, _kind(content)))
-        except ArchiveError:
-            raise
-        except Exception as error:  # noqa: BLE001 - zipfile raises whatever its decoders meet in hostile input
-            problem = str(error) or type(error).__name__
-        else:
-            return tuple(found)
-        raise ArchiveError(f"the archive cannot be read: {problem}", hint="download it again")
+        found = read_zip(self.raw, total=_TOTAL_SIZE, wanted=_is_named_honestly)
+        return tuple(Member(name, content, _kind(content)) for name, content in found)
 
     def open(
         self,
@@ -195,34 +170,27 @@ class Archive:
                 for problem in found:
                     _log.warning("%s", problem)
             return tuple(issued.values())
-        raise next(iter(found), ArchiveError("there is no certificate in the archive"))
+        raise next(iter(found), _nothing())
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int) -> bytes:
-    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise _hostile(f"member {info.filename!r} is compressed in an unusual way")
-    # The sizes in the archive may lie; what counts is what comes out.
-    limit = min(_MEMBER_SIZE, left)
-    with archive.open(info) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise _hostile(f"member {info.filename!r} is larger than a certificate can be")
-    return content
+def _nothing() -> ArchiveError:
+    return ArchiveError(
+        "there is no certificate in the archive", hint="it may hold keys or requests alone, or be damaged"
+    )
 
 
-def _refuse_large_directory(data: bytes) -> None:
-    """Refuse a ZIP by the size its end record gives for its directory, before anything parses that."""
-    end = data.rfind(_END, max(0, len(data) - (1 << 16) - 22))
-    if end < 0:
-        return
-    # An archive of certificates never needs the records of ZIP64, which would make these sizes a lie.
-    has_zip64 = data[max(0, end - 20) : max(0, end - 16)] == _ZIP64_LOCATOR
-    if has_zip64 or int.from_bytes(data[end + 12 : end + 16], "little") > _DIRECTORY_SIZE:
-        raise _hostile("it has more members than certificates can be ordered at once")
+def _is_named_honestly(name: str) -> bool:
+    """Return true, or refuse a name that would do harm as a path or on a screen; here it is neither.
 
-
-def _hostile(problem: str) -> ArchiveError:
-    return ArchiveError(f"the archive is refused: {problem}", hint="do not open it with another program")
+    Names that would do so on some systems only, or look like others, are left alone: a host may be called `aux`.
+    """
+    if not name:
+        raise hostile("a member has no name")
+    if not name.isprintable():
+        raise hostile(f"member {name!r} has characters in its name that nobody can see")
+    if name.startswith("/") or "\\" in name or name[1:2] == ":" or ".." in name.split("/"):
+        raise hostile(f"member {name!r} has a name that leads out of the archive")
+    return True
 
 
 def _kind(content: bytes) -> MemberKind:

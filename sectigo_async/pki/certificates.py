@@ -17,6 +17,7 @@ from sectigo_async.files import make_directory, refuse_other, write_private
 from sectigo_async.pki.csr import common_name, dns_names
 from sectigo_async.pki.keys import PrivateKey, describe_key, key_pem
 from sectigo_async.pki.protection import Pkcs12, Protection, with_strong_mac
+from sectigo_async.pki.zips import MEMBER_SIZE
 from sectigo_async.secrets import Secret
 
 _LONGEST_CHAIN = 8
@@ -164,13 +165,19 @@ class IssuedCertificate:
         bundle = directory / "bundle.p12"
         # It is another one each time, for the salts in it.
         if key and password and not self._is_in(bundle, password):
-            write_private(bundle, self.to_pkcs12(password), overwrite=overwrite)
+            made = self.to_pkcs12(password)
+            if not overwrite:
+                refuse_other(bundle, made)
+            write_private(bundle, made, overwrite=overwrite)
 
     def _is_in(self, bundle: Path, password: str | Secret) -> bool:
         """Say whether a PKCS#12 file holds this certificate with its chain and key, under today's encryption."""
         secret = Secret(password).reveal()
         try:
-            content = bundle.read_bytes()
+            if not bundle.is_file():
+                return False
+            with bundle.open("rb") as opened:
+                content = opened.read(MEMBER_SIZE)
             file = Pkcs12(bundle.name, content)
             if file.protection.old or not file.fits(secret):
                 return False

@@ -1,8 +1,6 @@
 """Certificate signing requests (PKCS#10)."""
 
-import io
 import re
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
@@ -10,13 +8,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
-from sectigo_async.errors import InvalidCSRError
+from sectigo_async.errors import ArchiveError, InvalidCSRError
 from sectigo_async.pki import pem
 from sectigo_async.pki.keys import PrivateKey
+from sectigo_async.pki.zips import read_zip
 
 _LABELS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 _LIMIT = 64 * 1024 * 1024
-_MEMBER_LIMIT = 1024 * 1024
 _LONGEST_NAME = 253
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DNS_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
@@ -121,24 +119,13 @@ def _parse(block: bytes, number: int) -> x509.CertificateSigningRequest:
 
 
 def _members(data: bytes) -> list[bytes]:
-    texts: list[bytes] = []
-    left = _LIMIT
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in archive.infolist():
-                if not info.filename.lower().endswith((".csr", ".pem")):
-                    continue
-                with archive.open(info) as member:
-                    texts.append(member.read(_MEMBER_LIMIT + 1))
-                left -= len(texts[-1])
-                if len(texts[-1]) > _MEMBER_LIMIT or left < 0:
-                    break
-            else:
-                return texts
-        problem = "the ZIP holds more than requests need"
-    except Exception as error:  # noqa: BLE001 - zipfile raises whatever its decoders meet in hostile input
-        problem = f"the ZIP is damaged: {error}"
-    raise InvalidCSRError(problem)
+        found = read_zip(data, total=_LIMIT, wanted=lambda name: name.lower().endswith((".csr", ".pem")))
+    except ArchiveError as error:
+        problem, hint = str(error), error.hint
+    else:
+        return [content for _, content in found]
+    raise InvalidCSRError(problem, hint=hint)
 
 
 def dns_names(request: x509.CertificateSigningRequest | x509.Certificate) -> tuple[str, ...]:
