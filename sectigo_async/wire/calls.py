@@ -30,7 +30,7 @@ from sectigo_async.models import (
 from sectigo_async.secrets import Secret
 from sectigo_async.text import one_line
 from sectigo_async.wire.converter import salvage
-from sectigo_async.wire.reply import Reply, model
+from sectigo_async.wire.reply import Reply, model, refuse_web_page
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -199,6 +199,7 @@ def batch_status(batch_id: int) -> Call[ReportedStatus]:
     """Describe the status call, which answers with a sentence as plain text."""
 
     def read(reply: Reply) -> ReportedStatus:
+        refuse_web_page(reply, "GET", path)
         text = one_line(reply.text).strip('"')
         return ReportedStatus(status=BatchStatus.parse(text), text=text)
 
@@ -271,11 +272,12 @@ def revoke(profile_id: int, serial_number: int | str, reason: RevocationReason) 
     except ValueError:
         raise InvalidArgumentError(f"{reason!r} is not a revocation reason of RFC 5280") from None
     serial = normalise_serial_number(serial_number)
+    path = f"/api/v1/certificates/{_id(profile_id)}/revoke"
     return Call(
         method="POST",
-        path=f"/api/v1/certificates/{_id(profile_id)}/revoke",
+        path=path,
         body=_encode({"reasonCode": int(code), "serialNumber": serial}),
-        read=lambda _: None,
+        read=lambda reply: refuse_web_page(reply, "POST", path),
         repeatable=False,
         subject=f"the revocation of {serial}",
     )

@@ -204,6 +204,16 @@ _HINTS: dict[type[ServiceError], str] = {
 }
 
 
+def refuse_web_page(reply: Reply, method: str, path: str) -> None:
+    """Refuse a successful reply that is a web page, where any text would do.
+
+    Raises:
+        UnexpectedReplyError: it is one.
+    """
+    if reply.body[:200].lstrip().startswith(b"<"):
+        raise _unexpected(reply, method, path, "a web page, not the API")
+
+
 def model(shape: type[T], method: str, path: str) -> Callable[[Reply], T]:
     """Return a reader that turns a successful reply into `shape`."""
 

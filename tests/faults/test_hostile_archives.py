@@ -42,7 +42,7 @@ from sectigo_async.errors import FileError, PkiError
 from sectigo_async.files import make_directory
 from sectigo_async.pki import load_key, read_items, read_requests, safe_name, write_private
 
-PASSWORD = "secrtpasswrd"
+PASSWORD = "secrtpasswrd"  # noqa: S105 - opens what the tests make
 MIB = 1024 * 1024
 PEAK = 8 * MIB
 """What reading any of these may take beside the archive itself."""

@@ -12,7 +12,7 @@ from sectigo_async import Archive, ArchiveError, WrongPasswordError
 from sectigo_async.errors import FileError
 from sectigo_async.pki import Layer, load_key, rc2, read_items
 
-PASSWORD = "pä€😀-secret"
+PASSWORD = "pä€😀-secret"  # noqa: S105 - opens what the tests make
 OLD = "RC2-40 and 3DES (PKCS#12-SHA-1 x 2,048), MAC SHA-1 x 2,048"
 Openssl = Callable[..., "subprocess.CompletedProcess[str]"]
 
