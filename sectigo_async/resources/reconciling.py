@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 10
 _EMPTY_STRETCH = 100
+# An id that cannot be read keeps every order after it from being settled: it is worth another try.
+_PASSES = 3
 # More than any clock is wrong by, and any zone is off.
 _SLACK = timedelta(hours=26)
 
@@ -45,12 +47,22 @@ class _Walk:
     Attributes:
         batches: the batches there are, and that may be seen.
         looked: the ids that were answered for, foreign and missing ones included.
-        trouble: what kept an id from being answered for, the last time.
+        unread: the ids that were not, and why.
     """
 
     batches: dict[int, Batch] = attrs.field(factory=dict)
     looked: set[int] = attrs.field(factory=set)
-    trouble: SectigoError | None = None
+    unread: dict[int, SectigoError] = attrs.field(factory=dict)
+
+    def note(self, number: int, seen: Batch | SectigoError) -> None:
+        """Take note of what came for an id."""
+        if isinstance(seen, Batch):
+            self.batches[number] = seen
+        elif not isinstance(seen, NotFoundError | PermissionDeniedError):
+            self.unread[number] = seen
+            return
+        self.unread.pop(number, None)
+        self.looked.add(number)
 
 
 @attrs.define
@@ -138,6 +150,13 @@ class Reconciler:
         witnesses = {witness for order in orders if (witness := self._witness(order)) is not None}
         others = {number for order in orders for number in self._range(order)} - self._placed.keys()
         numbers = sorted(others | witnesses)
+        for _ in range(_PASSES):
+            await self._pass(numbers, walk)
+            numbers = [number for number in numbers if number in walk.unread]
+            if not numbers:
+                return
+
+    async def _pass(self, numbers: Sequence[int], walk: _Walk) -> None:
         highest = max(self._placed, default=0)
         empty = 0
         for start in range(0, len(numbers), _AT_ONCE):
@@ -146,13 +165,7 @@ class Reconciler:
                 tasks = [group.create_task(self._get(number)) for number in some]
             for number, task in zip(some, tasks, strict=True):
                 seen = task.result()
-                if isinstance(seen, Batch):
-                    walk.batches[number] = seen
-                elif not isinstance(seen, NotFoundError | PermissionDeniedError):
-                    walk.trouble = seen
-                    empty = 0
-                    continue
-                walk.looked.add(number)
+                walk.note(number, seen)
                 empty = empty + 1 if isinstance(seen, NotFoundError) and number > highest else 0
             if empty >= _EMPTY_STRETCH:
                 return
@@ -223,7 +236,7 @@ class Reconciler:
             return f", but the later batch {witness} does not show either: look again"
         passed = walk.looked | self._placed.keys()
         if not all(number in passed for number in range(order.after + 1, witness)):
-            trouble = f" ({walk.trouble})" if walk.trouble else ""
+            trouble = "".join(f" ({error})" for error in [*walk.unread.values()][:1])
             return f", but not every id up to batch {witness} was looked at{trouble}: look again"
         return ""
 
