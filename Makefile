@@ -29,6 +29,10 @@ test: $(READY) ## Run the tests
 keyring: $(READY) ## Run the tests that need a real keyring (gnome-keyring, dbus, libsecret-tools)
 	@SECTIGO_TEST_REQUIRE=keyring $(BIN)/python -m pytest -m keyring
 
+.PHONY: long
+long: $(READY) ## Run the property tests with ten thousand examples and more
+	@$(BIN)/python -m pytest -m long
+
 .PHONY: soak
 soak: $(READY) ## Run the tests that take minutes of real time
 	@$(BIN)/python -m pytest -m soak -s

@@ -385,23 +385,23 @@ class Batches:
         whole = asyncio.timeout(limit)
         try:
             async with whole:
-                batch = await self.get(batch_id, timeout=None)
+                batch = await self.get(batch_id, timeout=limit)
                 if batch.status in _ASK_STATUS:
-                    told = (await self.status(batch_id, timeout=None)).status
+                    told = (await self.status(batch_id, timeout=limit)).status
                     if told not in _ASK_STATUS:
                         batch = attrs.evolve(batch, status=told)
                 if batch.status is BatchStatus.CREATED:
                     return batch
-                return attrs.evolve(batch, processing=await self._counters(batch))
+                return attrs.evolve(batch, processing=await self._counters(batch, limit))
         except TimeoutError:
             if not whole.expired():
                 raise
         path = f"/api/v1/batches/{batch_id}"
         raise CallTimeoutError(f"GET {path}: no answer within {limit:g} s", method="GET", path=path)
 
-    async def _counters(self, batch: Batch) -> ProcessingInfo | None:
+    async def _counters(self, batch: Batch, limit: float) -> ProcessingInfo | None:
         try:
-            return await self.processing_info(batch.batch_id, timeout=None)
+            return await self.processing_info(batch.batch_id, timeout=limit)
         except ServiceError as error:
             if error.retryable and verdict(batch) is Verdict.WAITING:
                 raise

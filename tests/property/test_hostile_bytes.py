@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Awaitable, Callable
 
+import attrs
 import httpx
 import pytest
 from hypothesis import given, settings
@@ -63,10 +64,56 @@ media_types = st.sampled_from(
 waits = st.sampled_from(["", "0", "7", "-1", "soon", "9" * 40, "Wed, 21 Oct 2015 07:28:00 GMT"])
 
 
+headers = st.dictionaries(
+    st.sampled_from(
+        ["content-encoding", "location", "date", "set-cookie", "content-disposition", "transfer-encoding"]
+    )
+    | st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=10),
+    st.sampled_from(["gzip", "deflate", "gzip, gzip", "br", "chunked", "/x", "https://elsewhere.example.com/"])
+    | st.text(st.characters(max_codepoint=255), max_size=30),
+    max_size=3,
+)
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """A reply that a service, or what stands before it, might give."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
+answers = st.builds(
+    lambda status, body, media_type, wait, more: Answer(
+        status=status, body=body, headers={"content-type": media_type, "retry-after": wait} | more
+    ),
+    statuses | st.integers(200, 599),
+    bodies,
+    media_types,
+    waits,
+    headers,
+)
+
+
 @pytest.mark.parametrize("name", CALLS)
 @settings(max_examples=60, deadline=None)
-@given(status=statuses, body=bodies, media_type=media_types, wait=waits)
-def test_any_reply_to_any_call(name: str, status: int, body: bytes, media_type: str, wait: str) -> None:
+@given(answers)
+def test_any_reply_to_any_call(name: str, given_answer: Answer) -> None:
+    assert_typed(name, given_answer)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", CALLS)
+@settings(max_examples=600, deadline=None)
+@given(answers)
+def test_any_of_10_200_replies_to_any_call(name: str, given_answer: Answer) -> None:
+    assert_typed(name, given_answer)
+
+
+def assert_typed(name: str, given_answer: Answer) -> None:
+    """Check that a call ends in time with a result or a `SectigoError`, and with nothing else."""
     refreshing = name == "auth/refresh"
     first = True
 
@@ -77,7 +124,9 @@ def test_any_reply_to_any_call(name: str, status: int, body: bytes, media_type: 
         if refreshing and request.url.path == "/api/v1/devices" and first:
             first = False
             return httpx.Response(401)
-        return httpx.Response(status, content=body, headers={"content-type": media_type, "retry-after": wait})
+        # As a stream: httpx would decode a body at once, where it is the client's to do.
+        raw = [(key.encode(), value.encode("latin-1")) for key, value in given_answer.headers.items()]
+        return httpx.Response(given_answer.status, headers=raw, stream=httpx.ByteStream(given_answer.body))
 
     async def use() -> None:
         clock = FakeClock()
@@ -95,7 +144,7 @@ def test_any_reply_to_any_call(name: str, status: int, body: bytes, media_type: 
                 said = str(error)
         assert said.isprintable()
         assert len(said) < 2000
-        assert clock.monotonic() < 600
+        assert clock.monotonic() <= 120
 
     asyncio.run(use())
 

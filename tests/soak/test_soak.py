@@ -4,14 +4,15 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from sectigo_async import Config, SectigoClient
+from sectigo_async import Config, SectigoClient, SectigoError
 from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
@@ -100,3 +101,77 @@ async def test_10_000_calls_on_an_ended_token_cause_one_refresh(connections: int
 
     print(f"\n10,000 calls over {connections} connections in {time.monotonic() - started:.1f} s")
     assert (sandbox.counts["logins"], sandbox.counts["refreshes"]) == (1, 1)
+
+
+TROUBLE = [
+    {"route": "*", "fault": fault, "rate": 0.02, "seconds": 0.01}
+    for fault in (
+        "latency",
+        "rate-limit",
+        "error-before",
+        "error-after",
+        "cut-before",
+        "lost-reply",
+        "cut-after-headers",
+        "cut-mid-body",
+        "late-commit",
+        "drip",
+        "web-page",
+        "truncated",
+        "bit-flip",
+    )
+]
+
+
+def used(what: str) -> int:
+    """Return how many files this process has open, or how many kB of memory it has."""
+    if what == "files":
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4
+
+
+async def test_five_minutes_of_faults_leak_nothing() -> None:
+    """Twenty tasks read, order, download and search while a quarter of all requests meets a fault."""
+    async with (
+        serving(30, 100) as url,
+        SectigoClient(username="demo", password="demo-password", endpoint=url) as client,
+    ):
+        parameters = {"commonName": "gateway-1", "serialNumber": "SN-0001", "pkcs12Password": "secrtpasswrd"}
+        batch = await client.batches.create(authority_id=117, params=parameters)
+        await client.request("PUT", "/_sandbox/faults", json=TROUBLE)
+        calls: list[Callable[[], Awaitable[object]]] = [
+            client.licenses.get,
+            client.authorities.list,
+            lambda: client.batches.get(batch.batch_id),
+            lambda: client.batches.download(batch.batch_id),
+            lambda: client.certificates.find(common_name="gateway-1"),
+            lambda: client.batches.create(authority_id=117, params=parameters),
+        ]
+        made = failed = 0
+        end = time.monotonic() + 300
+
+        async def work(number: int) -> None:
+            nonlocal made, failed
+            while time.monotonic() < end:
+                made += 1
+                try:
+                    await calls[(made + number) % len(calls)]()
+                except SectigoError:
+                    failed += 1
+                await asyncio.sleep(0.02)
+
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(20):
+                tasks.create_task(work(number))
+            await asyncio.sleep(60)
+            warm = used("files"), used("memory")
+        places = client._owned[0]._places._value  # type: ignore[attr-defined]
+        after = used("files"), used("memory")
+
+    print(
+        f"\n{made:,} calls, {failed:,} failed; files {warm[0]} -> {after[0]}, memory {warm[1]:,} -> {after[1]:,} kB"
+    )
+    assert places == Config.create(url).connections, "every lease was given back"
+    assert after[0] <= warm[0] + 5
+    assert after[1] <= warm[1] * 1.25
+    assert len(asyncio.all_tasks()) == 1
