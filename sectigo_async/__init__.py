@@ -80,7 +80,6 @@ from sectigo_async.transport import Probe
 from sectigo_async.wire.reply import Reply
 
 if TYPE_CHECKING:
-    from sectigo_async.journal import SqliteJournal
     from sectigo_async.pki import Archive, IssuedCertificate
 
 __all__ = [

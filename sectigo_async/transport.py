@@ -113,7 +113,7 @@ class Transport:
         except TimeoutError:
             if not whole.expired():
                 raise
-        late = f"no answer within {limit:g} s"
+        late = f"no answer within {round(limit or 0, 2):g} s"
         if watched.may_have_run and not call.repeatable:
             raise _unknown(call, late)
         raise CallTimeoutError(

@@ -198,8 +198,8 @@ class Batches:
 
         Batches are looked at one by one, from the highest id that was known before an order was sent. One that has
         the order's unique name, or certificates for the public keys of its CSRs, is its batch. An order counts as
-        not placed only after the settle time, once a later order of the same journal shows and every id up to that
-        was looked at; otherwise it stays unknown, for a person to decide. Do not order it again before.
+        not placed only once an order of the same journal shows that was sent after the settle time, and every id up
+        to that was looked at; otherwise it stays unknown, for a person to decide. Do not order it again before.
 
         Args:
             orders: the orders; those of the journal whose outcome is unknown, when not given.
@@ -218,6 +218,9 @@ class Batches:
         noted = {order.order_id: order for order in await self._journal.orders()}
         asked = [noted.get(order.order_id, order) for order in (noted.values() if orders is None else orders)]
         wanted = {order.order_id: order for order in asked if order.state is OrderState.UNKNOWN}
+        # One batch must not be found for one order where it may be another's: these are looked for, too.
+        rivals = [order for order in noted.values() if any(_alike(order, other) for other in wanted.values())]
+        wanted |= {order.order_id: order for order in rivals}
         known = [order for order in noted.values() if order.order_id not in wanted]
         reconciler = Reconciler(self, self._transport, self._clock, known, settle=settle, scan=scan)
         results = await reconciler.look(tuple(wanted.values()), timeout=timeout) if wanted else []
@@ -432,6 +435,16 @@ class Batches:
                 hint="wait for it and download it then",
             )
         raise refusal
+
+
+def _alike(one: Order, other: Order) -> bool:
+    """Say whether a batch may fit both of two orders of unknown outcome."""
+    return (
+        one.state is OrderState.UNKNOWN
+        and one.kind is other.kind
+        and one.batch_name == other.batch_name
+        and (one.kind is OrderKind.CREATE or bool(one.key_sha256 & other.key_sha256))
+    )
 
 
 async def _settle(order: Order, notes: Iterable[Note]) -> None:

@@ -81,6 +81,7 @@ class Reconciler:
         transport: sends searches.
         clock: time.
         known: the other orders of the same login, of which those that were placed tell what an id belongs to.
+            Orders of unknown outcome that may be mistaken for each other are to be looked for together.
         settle: seconds after which a request that was sent has surely run, if it ever does.
         scan: how many ids are looked at for an order.
     """
@@ -165,39 +166,46 @@ class Reconciler:
                 tasks = [group.create_task(self._get(number)) for number in some]
             for number, task in zip(some, tasks, strict=True):
                 seen = task.result()
+                if isinstance(seen, SectigoError) and not isinstance(seen, ServiceError | NoReplyError):
+                    raise seen  # Other ids will fare no better.
                 walk.note(number, seen)
                 empty = empty + 1 if isinstance(seen, NotFoundError) and number > highest else 0
             if empty >= _EMPTY_STRETCH:
                 return
 
     def _witness(self, order: Order) -> int | None:
-        """Return the id of the first order of ours that was sent later, and is higher than what was known before."""
+        """Return the lowest id of an order of ours that was sent when this one had surely run, if it ever did.
+
+        Ids grow as orders run, so all that may be this order's are lower.
+        """
         later = [
-            number for number, other in self._placed.items() if other.sent_at > order.sent_at and number > order.after
+            number
+            for number, other in self._placed.items()
+            if other.sent_at >= order.sent_at + self._settle and number > order.after
         ]
         return min(later, default=None)
 
     async def _get(self, number: int) -> Batch | SectigoError:
-        """Return a batch, or why it cannot be had, as long as others may."""
+        """Return a batch, or why it cannot be had: what is raised in a group of tasks comes out as a group."""
         try:
             return await self._batches.get(number)
-        except (ServiceError, NoReplyError) as error:
+        except SectigoError as error:
             return error
 
     async def _match(self, order: Order, batches: Iterable[Batch]) -> _Matches:
         matches = _Matches()
         for batch in batches:
-            if batch.batch_id <= order.after or batch.batch_id in self._placed or batch.size not in {0, order.size}:
+            if batch.batch_id <= order.after or batch.batch_id in self._placed:
                 continue
             if order.kind is OrderKind.CREATE:
                 if batch.batch_name == order.batch_name and (order.unique_name or _fits_in_time(order, batch)):
                     matches.sure.append(batch)
-                continue
-            keys = await self._keys_of(batch)
-            if keys is None:
-                matches.perhaps.append(batch)
-            elif keys and keys <= order.key_sha256:
-                matches.sure.append(batch)
+            elif batch.size in {0, order.size}:
+                keys = await self._keys_of(batch)
+                if keys is None:
+                    matches.perhaps.append(batch)
+                elif keys & order.key_sha256:
+                    matches.sure.append(batch)
         return matches
 
     async def _keys_of(self, batch: Batch) -> frozenset[str] | None:
@@ -231,7 +239,9 @@ class Reconciler:
         if order.after == 0:
             return ", and nothing tells from which id on to look: see in the portal"
         if witness is None:
-            return ", but no later order of yours shows that it would show: see in the portal"
+            return (
+                ", but no order of yours that was sent after the settle time shows that it would: see in the portal"
+            )
         if witness not in walk.batches:
             return f", but the later batch {witness} does not show either: look again"
         passed = walk.looked | self._placed.keys()
@@ -277,7 +287,7 @@ def _conclude(order: Order, matches: _Matches, claims: Counter[int]) -> Reconcil
         reason = f"{numbers} fits more than one order" if len(matches.sure) == 1 else f"{numbers} fit"
         reason += ", and only a person can tell which it is"
     else:
-        reason = f"it may be {numbers}, whose public keys cannot be compared yet: look again once it is ready"
+        reason = f"it may be {numbers}, whose public keys cannot be compared: look again once it is ready"
     return Reconciliation(order=order, reason=reason, candidates=everything)
 
 

@@ -317,8 +317,8 @@ async def test_an_order_that_surely_was_not_placed_is_placed_by_a_later_call(
     clock.advance(10)
     with pytest.raises(OutcomeUnknownError, match="no batch fits yet"):
         await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
-    await sdk.issue(common_name="gw9.example.com", profile_id=42, directory=tmp_path)
     clock.advance(900)
+    await sdk.issue(common_name="gw9.example.com", profile_id=42, directory=tmp_path)
 
     issued = await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import attrs
 import pytest
 
 from sectigo_async import (
@@ -13,9 +14,11 @@ from sectigo_async import (
     RevocationReason,
     SectigoClient,
 )
-from sectigo_async.errors import NotFoundError
+from sectigo_async.errors import NotAuthorizedError, NotFoundError
 from sectigo_async.pki import generate_key, make_csr
 from sectigo_async.sandbox import Fault, FaultRule, Sandbox, SandboxTransport
+from sectigo_async.sandbox.errors import ServiceError
+from sectigo_async.sandbox.records import Batch
 from sectigo_async.testing import FakeClock
 
 CREATE = "PUT /api/v1/batches/createSingleCertBatch"
@@ -159,7 +162,7 @@ async def test_an_upload_is_found_by_its_public_keys(sdk: SectigoClient, sandbox
 
     early = await only(sdk, order)
     assert early.order.state is OrderState.UNKNOWN
-    assert "cannot be compared yet" in early.reason
+    assert "cannot be compared" in early.reason
     clock.advance(5)
     result = await only(sdk, order)
 
@@ -212,7 +215,7 @@ async def test_not_ordered_is_concluded_after_the_settle_time_and_a_later_order(
 
     assert "look again after" in (await only(sdk, order)).reason
     clock.advance(3600)
-    assert "no later order of yours" in (await only(sdk, order)).reason
+    assert "sent after the settle time" in (await only(sdk, order)).reason
     clock.advance(30 * 86_400)
     assert (await only(sdk, order)).order.state is OrderState.UNKNOWN, "time alone proves nothing"
     later = await create(sdk, 2)
@@ -251,6 +254,61 @@ async def test_a_later_batch_that_does_not_show_proves_nothing(
     strike(sandbox, FaultRule(route=DETAIL, fault=Fault.LAG, seconds=60))
 
     assert f"the later batch {later} does not show" in (await only(sdk, order)).reason
+
+
+async def test_a_request_that_ran_after_a_later_order_is_not_missed(
+    sdk: SectigoClient, sandbox: Sandbox, clock: FakeClock
+) -> None:
+    """It has the higher id of the two. Where that cannot be read, the lower one proves nothing."""
+    await create(sdk, 1)
+    strike(sandbox, FaultRule(route=CREATE, fault=Fault.LATE_COMMIT, seconds=300, times=1))
+    order = await ambiguous_create(sdk)
+    clock.advance(10)
+    between = await create(sdk, 2)
+    clock.advance(1000)
+    await sdk.licenses.get()
+    looked = sandbox.ledger.batch
+
+    def blind(batch_id: int, now: float) -> Batch:
+        if batch_id > between:
+            raise ServiceError(500, "nothing to see")
+        return looked(batch_id, now)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sandbox.ledger, "batch", blind)
+        assert (await only(sdk, order)).order.state is OrderState.UNKNOWN
+
+    assert (await only(sdk, order)).order.state is OrderState.ORDERED
+
+
+async def test_a_unique_name_is_enough(sdk: SectigoClient, sandbox: Sandbox) -> None:
+    """Whatever else the service says of the batch."""
+    strike(sandbox, lose(CREATE))
+    order = await ambiguous_create(sdk)
+
+    await sdk.batches.decide(order, None)
+
+    assert (await only(sdk, attrs.evolve(order, order_id="other", size=7))).order.state is OrderState.ORDERED
+
+
+async def test_an_order_is_not_looked_for_without_those_it_may_be_mistaken_for(
+    sdk: SectigoClient, sandbox: Sandbox
+) -> None:
+    strike(sandbox, lose(CREATE), refuse(CREATE))
+    order = await ambiguous_create(sdk, 1, name="fleet")
+    await ambiguous_create(sdk, 2, name="fleet")
+
+    assert (await only(sdk, order)).order.state is OrderState.UNKNOWN
+
+
+async def test_who_is_signed_out_is_told_so(sdk: SectigoClient, sandbox: Sandbox) -> None:
+    strike(sandbox, lose(CREATE))
+    await ambiguous_create(sdk)
+    strike(sandbox, FaultRule(route="POST /auth/pwd", fault=Fault.ERROR_BEFORE, status=403))
+    sandbox.reset_tokens()
+
+    with pytest.raises(NotAuthorizedError):
+        await sdk.batches.reconcile()
 
 
 async def test_an_id_that_cannot_be_read_proves_nothing(

@@ -37,8 +37,8 @@ def reconcile(
 ) -> None:
     """Find out what became of orders whose outcome is unknown. Nothing is ordered.
 
-    It looks for the batch of each. An order counts as not placed only once a later one shows and the settle time is
-    over; until then, and where nobody can tell, it stays unknown, and the exit code is 6.
+    It looks for the batch of each. An order counts as not placed only once one shows that was sent after the settle
+    time; until then, and where nobody can tell, it stays unknown, and the exit code is 6.
 
     Example: sectigo-async reconcile
     """
