@@ -213,6 +213,7 @@ class Batches:
 
         Raises:
             AuthenticationError: no token can be had.
+            NoReplyError: the service does not answer.
             JournalError: the journal cannot be read or written.
         """
         noted = {order.order_id: order for order in await self._journal.orders()}

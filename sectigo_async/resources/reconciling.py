@@ -109,6 +109,7 @@ class Reconciler:
 
         Raises:
             AuthenticationError: no token can be had.
+            NoReplyError: the service does not answer.
         """
         walk = _Walk()
         results: dict[str, Reconciliation] = {}
@@ -164,10 +165,13 @@ class Reconciler:
             some = numbers[start : start + _AT_ONCE]
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._get(number)) for number in some]
+            silent = [seen for task in tasks if isinstance(seen := task.result(), NoReplyError)]
+            if len(silent) == _AT_ONCE:
+                raise silent[0]  # The service is down, or out of reach: other ids will fare no better.
             for number, task in zip(some, tasks, strict=True):
                 seen = task.result()
                 if isinstance(seen, SectigoError) and not isinstance(seen, ServiceError | NoReplyError):
-                    raise seen  # Other ids will fare no better.
+                    raise seen
                 walk.note(number, seen)
                 empty = empty + 1 if isinstance(seen, NotFoundError) and number > highest else 0
             if empty >= _EMPTY_STRETCH:

@@ -14,7 +14,7 @@ from sectigo_async import (
     RevocationReason,
     SectigoClient,
 )
-from sectigo_async.errors import NotAuthorizedError, NotFoundError
+from sectigo_async.errors import NoReplyError, NotAuthorizedError, NotFoundError
 from sectigo_async.pki import generate_key, make_csr
 from sectigo_async.sandbox import Fault, FaultRule, Sandbox, SandboxTransport
 from sectigo_async.sandbox.errors import ServiceError
@@ -309,6 +309,18 @@ async def test_who_is_signed_out_is_told_so(sdk: SectigoClient, sandbox: Sandbox
 
     with pytest.raises(NotAuthorizedError):
         await sdk.batches.reconcile()
+
+
+async def test_a_service_that_is_down_is_told_of_at_once(sdk: SectigoClient, sandbox: Sandbox) -> None:
+    strike(sandbox, lose(CREATE))
+    order = await ambiguous_create(sdk)
+    strike(sandbox, FaultRule(route=DETAIL, fault=Fault.CUT_BEFORE))
+
+    with pytest.raises(NoReplyError, match="connection broke"):
+        await sdk.batches.reconcile()
+
+    assert sandbox.faults.counts[Fault.CUT_BEFORE] <= 10 * 4
+    assert await state_of(sdk, order) == (OrderState.UNKNOWN, None)
 
 
 async def test_an_id_that_cannot_be_read_proves_nothing(
