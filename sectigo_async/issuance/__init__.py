@@ -1,0 +1,1 @@
+"""Bulk issuance: a list of devices in, verified keys and certificates out."""
