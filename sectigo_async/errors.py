@@ -25,6 +25,8 @@ SectigoError
 │   └── CallTimeoutError            time ran out
 ├── OutcomeUnknownError             an order or revocation may or may not have run: look before repeating it
 ├── JournalError                    the order journal cannot be used
+│   └── LedgerError                 the ledger of a bulk run cannot be used, or not so
+│       └── LedgerInUseError        another run is at work with it
 ├── BatchError                      carries the batch
 │   ├── BatchFailed                 it will never be ready for download
 │   ├── BatchNotReady               it cannot be downloaded yet
@@ -68,6 +70,8 @@ __all__ = [
     "KeyringLockedError",
     "KeyringTimeoutError",
     "KeyringUnavailableError",
+    "LedgerError",
+    "LedgerInUseError",
     "NoReplyError",
     "NotAuthorizedError",
     "NotFoundError",
@@ -282,6 +286,14 @@ class OutcomeUnknownError(SectigoError):
 
 class JournalError(SectigoError):
     """The order journal cannot be read or written. Where an order was about to be sent, it was not."""
+
+
+class LedgerError(JournalError):
+    """The ledger of a bulk run cannot be read or written, or what was asked of it does not fit what stands in it."""
+
+
+class LedgerInUseError(LedgerError):
+    """Another run is at work with this ledger."""
 
 
 class BatchError(SectigoError):

@@ -10,7 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from sectigo_async.errors import FileError
+import attrs
+
+from sectigo_async.errors import FileError, InvalidArgumentError
 
 _OTHER = "{} is there already, with other content"
 _ELSEWHERE = "move it away, or choose another directory"
@@ -29,8 +31,48 @@ def safe_name(name: str) -> str:
     return f"{plain or 'unnamed'}-{hashlib.sha256(name.lower().encode()).hexdigest()[:12]}"
 
 
-def make_directory(path: Path) -> bool:
+def _for_no_others(_: object, __: object, mode: int) -> None:
+    if mode & 0o7137 or mode & 0o600 != 0o600:  # noqa: PLR2004 - as chmod reads them
+        raise InvalidArgumentError(
+            f"mode {mode:04o} is none for keys", hint="use 0600, or 0640 for a group that may read them"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Access:
+    """Who may read the files that are written; their owner always may, the world never.
+
+    Attributes:
+        mode: 0600, or 0640 for a group, too.
+        group: id of that group; the one that the system gives new files when not given.
+    """
+
+    mode: int = attrs.field(default=0o600, validator=_for_no_others)
+    group: int | None = None
+
+    @property
+    def of_directories(self) -> int:
+        """The mode of a directory for such files."""
+        return 0o750 if self.mode & 0o040 else 0o700
+
+    def give(self, handle: int, mode: int) -> None:
+        """Give a file or directory that was just made this access, whatever the umask was."""
+        if self.group is not None:
+            os.chown(handle, -1, self.group)
+        if self != PRIVATE:
+            os.chmod(handle, mode)
+
+
+PRIVATE = Access()
+"""For the owner alone."""
+
+
+def make_directory(path: Path, access: Access = PRIVATE) -> bool:
     """Make a directory for private files, 0700, where there is none; say whether it was made.
+
+    Args:
+        path: the directory.
+        access: who may read in it, where that is not its owner alone.
 
     Raises:
         FileError: it cannot be made.
@@ -40,7 +82,9 @@ def make_directory(path: Path) -> bool:
             return False
         # Those above it too: `parents=True` would make them for everyone.
         for missing in (*reversed([above for above in path.parents if not above.exists()]), path):
-            missing.mkdir(mode=0o700, exist_ok=True)
+            missing.mkdir(mode=access.of_directories, exist_ok=True)
+            if access != PRIVATE:
+                _give(missing, access)
             _sync_directory(missing.parent)
     except FileExistsError:
         problem = f"{path} is not a directory"
@@ -51,18 +95,28 @@ def make_directory(path: Path) -> bool:
     raise FileError(problem, hint="name a directory that you may write to")
 
 
+def _give(directory: Path, access: Access) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        access.give(handle, access.of_directories)
+    finally:
+        os.close(handle)
+
+
 class StagedFile:
     """A file in the making beside its final place: `commit` puts it there in one step, `discard` leaves no trace.
 
     Args:
         target: where it shall stand.
+        access: who may read it, where that is not its owner alone.
 
     Attributes:
         path: where it stands until then.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, access: Access = PRIVATE) -> None:
         self.target = target
+        self._access = access
         self.path = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
         self.file: BinaryIO | None = None
 
@@ -75,6 +129,7 @@ class StagedFile:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         try:
             self.file = os.fdopen(os.open(self.path, flags, 0o600), "wb")
+            self._access.give(self.file.fileno(), self._access.mode)
         except OSError as error:
             problem = f"cannot write to {self.target.parent}: {error.strerror}"
         else:
@@ -212,13 +267,19 @@ def file_errors(path: Path) -> Iterator[None]:
     raise FileError(problem, hint="see that it is there, and that it is yours to read and write")
 
 
-def write_private(path: Path, data: bytes, *, overwrite: bool = False) -> None:
+def write_private(path: Path, data: bytes, *, overwrite: bool = False, access: Access = PRIVATE) -> None:
     """Write `data` to `path`, 0600, durably, whole or not at all.
+
+    Args:
+        path: where to.
+        data: what.
+        overwrite: whether a file of other content that stands there may be replaced.
+        access: who may read it, where that is not its owner alone.
 
     Raises:
         FileError: it cannot be written, or another file stands there and `overwrite` is off.
     """
-    staged = StagedFile(path)
+    staged = StagedFile(path, access)
     file = staged.open()
     try:
         with file_errors(path):

@@ -2,7 +2,10 @@
 
 import enum
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from heapq import heappop, heappush
+from statistics import median
 
 from sectigo_async.clock import Clock
 from sectigo_async.errors import BatchFailed, SectigoError, WaitTimeout
@@ -15,6 +18,10 @@ _JITTER = 0.1
 _FIRST_LOOK = 5.0
 _LAST_LOOK = 5.0
 _PART_FOR_LAST_LOOK = 0.1
+_FIRST = 0.5
+_SHORTEST_OF_MANY = 0.2
+_SOONER = 0.7
+_REMEMBERED = 101
 
 Look = Callable[[float | None], Awaitable[Batch]]
 """Fetches the batch anew, in at most so many seconds."""
@@ -143,3 +150,66 @@ def _too_late(seen: Batch | None, timeout: float | None, trouble: SectigoError |
         batch=seen,
         hint=f"nothing is lost: wait for batch {seen.batch_id} again",
     )
+
+
+class Schedule:
+    """When to look at which of many batches next. One heap, and no task, for one batch or ten thousand.
+
+    A batch is first looked at when half of those before it were ready, then ever more rarely, as `next_look` says.
+
+    Args:
+        clock: time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due: list[tuple[float, int]] = []
+        self._since: dict[int, tuple[float, int]] = {}
+        self._lasted: deque[float] = deque(maxlen=_REMEMBERED)
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def add(self, batch_id: int) -> None:
+        """Take in a batch that was just ordered."""
+        now = self._clock.monotonic()
+        self._since[batch_id] = (now, 0)
+        first = median(self._lasted) if self._lasted else _FIRST
+        heappush(self._due, (now + first, batch_id))
+
+    def age(self, batch_id: int) -> float:
+        """Return the seconds since a batch was taken in."""
+        return self._clock.monotonic() - self._since[batch_id][0]
+
+    def pause(self) -> float | None:
+        """Return the seconds until a batch is due: 0 where one is, `None` where none will be."""
+        return max(0.0, self._due[0][0] - self._clock.monotonic()) if self._due else None
+
+    def take(self) -> int | None:
+        """Return a batch that is due, which `again` or `done` is to be told of once it was looked at."""
+        if self.pause() != 0:
+            return None
+        _, batch_id = heappop(self._due)
+        since, looks = self._since[batch_id]
+        self._since[batch_id] = (since, looks + 1)
+        return batch_id
+
+    def again(self, batch_id: int) -> None:
+        """Have a batch looked at again later."""
+        age = self.age(batch_id)
+        # The first looks come fast, or a service that issues within a second would seem to take two.
+        pause = max(age, _SHORTEST_OF_MANY) if age < _SHORTEST else next_look(age)
+        heappush(self._due, (self._clock.monotonic() + pause, batch_id))
+
+    def hurry(self) -> None:
+        """Have every batch looked at now."""
+        now = self._clock.monotonic()
+        self._due = [(now, batch_id) for _, batch_id in self._due]
+
+    def done(self, batch_id: int, *, ready: bool = True) -> None:
+        """Forget a batch; one that is ready tells how long others will take."""
+        lasted = self.age(batch_id)
+        _, looks = self._since.pop(batch_id)
+        if ready:
+            # It was ready before it was looked at; nobody knows since when.
+            self._lasted.append(max(lasted * (_SOONER if looks == 1 else 1), _SHORTEST_OF_MANY))

@@ -48,6 +48,7 @@ class Device:
             and it can be one.
         parameters: every further value, by the name that the profile has for it.
         csr: path of its certificate signing request, as written.
+        request: that request as PEM, once it was read; empty where the key is made for it.
         line: the line of the file that it starts in, from 1.
     """
 
@@ -58,6 +59,7 @@ class Device:
     # One of them may be a password.
     parameters: Mapping[str, str] = attrs.field(factory=dict, repr=lambda given: f"<{', '.join(map(repr, given))}>")
     csr: str | None = None
+    request: str = ""
     line: int
 
 

@@ -147,9 +147,12 @@ class Reconciliation:
         reason: why, in words.
         batch: its batch, where it was found.
         candidates: batches that may be its, where no one can tell.
+        exhausted: whether the order stays unknown although the settle time has passed and everything within reach was
+            looked at: nothing fits, and only an order that was sent later could prove that it was not placed.
     """
 
     order: Order
     reason: str
     batch: Batch | None = None
     candidates: tuple[Batch, ...] = ()
+    exhausted: bool = False

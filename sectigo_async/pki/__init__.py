@@ -9,6 +9,7 @@ from sectigo_async.pki.certificates import ChainCheck, ChainStatus, IssuedCertif
 from sectigo_async.pki.contents import Item, read_items
 from sectigo_async.pki.csr import (
     common_names,
+    dns_names,
     is_dns_name,
     make_csr,
     name_of,
@@ -43,6 +44,7 @@ __all__ = [
     "check_chain",
     "common_names",
     "describe_key",
+    "dns_names",
     "generate_key",
     "is_dns_name",
     "key_pem",

@@ -76,6 +76,14 @@ class Batches:
         self._clock = clock
         self._journal = journal
 
+    def under(self, journal: Journal) -> "Batches":
+        """Return the same verbs with another journal, for orders that are written down elsewhere than the others.
+
+        Args:
+            journal: where the orders are written down before they are sent.
+        """
+        return Batches(self._transport, self._clock, journal)
+
     async def create(
         self,
         *,
@@ -287,6 +295,19 @@ class Batches:
             timeout: seconds for the whole call.
         """
         return await self._transport.send(calls.processing_info(batch_id), timeout=timeout)
+
+    async def look(self, batch_id: int, *, timeout: Timeout = DEFAULT) -> Batch:
+        """Return a batch as a wait sees it: its status made sure of, and its counters (api.md 2).
+
+        Args:
+            batch_id: id of the batch.
+            timeout: seconds for all of it.
+
+        Raises:
+            NotFoundError: there is no such batch.
+        """
+        limit = self._transport.limit(timeout)
+        return await self._look(batch_id, _LOOK_LIMIT if limit is None else limit)
 
     async def wait(self, batch_id: int, *, timeout: float | None = 1800.0) -> Batch:
         """Wait until a batch is ready for download and return it; `Batch.partial` tells of missing certificates.

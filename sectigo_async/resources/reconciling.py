@@ -226,10 +226,13 @@ class Reconciler:
         """Conclude what may be concluded from an order that no batch fits."""
         witness = self._witness(order)
         reason = self._doubt(order, walk, witness)
-        if reason or witness is None:
+        provable = witness is not None and order.after > 0
+        if reason and (provable or not self._is_exhausted(order, walk)):
             return Reconciliation(order=order, reason=f"no batch fits{reason}")
         if hint := await self._hint(order):
             return Reconciliation(order=order, reason=f"no batch fits, but {hint}")
+        if reason or witness is None:
+            return Reconciliation(order=order, reason=f"no batch fits{reason}", exhausted=True)
         return Reconciliation(
             order=order.not_placed(),
             reason=f"no batch fits among all up to {witness}, which was ordered later: nothing was spent",
@@ -253,6 +256,14 @@ class Reconciler:
             trouble = "".join(f" ({error})" for error in [*walk.unread.values()][:1])
             return f", but not every id up to batch {witness} was looked at{trouble}: look again"
         return ""
+
+    def _is_exhausted(self, order: Order, walk: _Walk) -> bool:
+        """Say whether it is late enough, and all ids up to where there are none yet were answered for."""
+        settled = self._now() >= order.sent_at + self._settle
+        numbers = self._range(order)
+        end = next((number for number in numbers if number not in walk.looked | self._placed.keys()), numbers.stop)
+        beyond = end - max((*walk.batches, *self._placed, order.after, 0)) > _EMPTY_STRETCH
+        return settled and not walk.unread and beyond
 
     async def _hint(self, order: Order) -> str:
         """Return words on certificates that may come from an order; a search proves nothing, but it may warn."""

@@ -16,6 +16,7 @@ PACKAGES = [
     "sectigo_async.models",
     "sectigo_async.pki",
     "sectigo_async.credentials",
+    "sectigo_async.issuance",
     "sectigo_async.sandbox",
     "sectigo_async.testing",
 ]

@@ -1,0 +1,78 @@
+"""Orders of unknown outcome in a run: when they are looked for again, and when it is of no use any more."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from sectigo_async.clock import Clock
+from sectigo_async.models import Order
+
+_LOOKS = 2
+_SHORTEST = 1.0
+_BESIDE_OTHER_WORK = 15.0
+_LONGEST = 60.0
+_PART_OF_AGE = 0.25
+
+
+class Doubt:
+    """The orders of a run that nobody knows the outcome of.
+
+    Args:
+        clock: time.
+        settle: seconds after which a request that was sent has surely run, if it ever does.
+    """
+
+    def __init__(self, clock: Clock, settle: float) -> None:
+        self._clock = clock
+        self._settle = timedelta(seconds=settle)
+        self._orders: dict[str, Order] = {}
+        self._looks: Counter[str] = Counter()
+        self._next_look = clock.monotonic()
+
+    def __iter__(self) -> Iterator[Order]:
+        return iter(self._orders.values())
+
+    def __len__(self) -> int:
+        return len(self._orders)
+
+    def add(self, order: Order) -> None:
+        """Take in an order."""
+        self._orders[order.order_id] = order
+
+    def remove(self, order: Order) -> None:
+        """Forget an order whose outcome is known now."""
+        self._orders.pop(order.order_id, None)
+
+    def look_again(self) -> None:
+        """Take note that another order was placed: it may prove what became of these."""
+        self._looks.clear()
+
+    def settles_in(self) -> float | None:
+        """Return the seconds until all of them have settled; `None` where they have."""
+        latest = max((order.sent_at for order in self), default=None)
+        left = 0.0 if latest is None else (latest + self._settle - self._now()).total_seconds()
+        return left if left > 0 else None
+
+    def next_look(self) -> float | None:
+        """Return the seconds until they are to be looked for; `None` where that is of no more use."""
+        if all(self._looks[order_id] >= _LOOKS for order_id in self._orders):
+            return None
+        return max(0.0, self._next_look - self._clock.monotonic())
+
+    def looked(self, *, beside_other_work: bool) -> None:
+        """Take note of a look, and settle on when the next is made.
+
+        Args:
+            beside_other_work: whether there is something else to do meanwhile.
+        """
+        now = self._now()
+        self._looks.update(order.order_id for order in self if now >= order.sent_at + self._settle)
+        oldest = min((order.sent_at for order in self), default=now)
+        pause = min(max(_SHORTEST, _PART_OF_AGE * (now - oldest).total_seconds()), _LONGEST)
+        if beside_other_work:
+            pause = max(pause, _BESIDE_OTHER_WORK)
+        settles_in = self.settles_in()
+        self._next_look = self._clock.monotonic() + (pause if settles_in is None else min(pause, settles_in))
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.time(), UTC)

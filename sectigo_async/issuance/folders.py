@@ -1,0 +1,259 @@
+"""The folder of a device: its key or PKCS#12 password before the order, its certificate after. Blocking."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+from cryptography import x509
+
+from sectigo_async.errors import WrongPasswordError
+from sectigo_async.files import PRIVATE, Access, file_errors, make_directory, write_private
+from sectigo_async.issuance.devices import Device
+from sectigo_async.issuance.ledger import DeviceState, Keys, Outcome
+from sectigo_async.models import Parameter
+from sectigo_async.parameters import make_password
+from sectigo_async.pki import (
+    Archive,
+    ChainStatus,
+    IssuedCertificate,
+    MemberKind,
+    PrivateKey,
+    generate_key,
+    key_pem,
+    load_key,
+    make_csr,
+    public_bytes,
+    read_requests,
+    safe_name,
+)
+from sectigo_async.secrets import Secret
+
+RECORD = "issue.json"
+"""What a folder's certificate was ordered with."""
+
+_KEY = "privkey.pem"
+_PASSWORD = "bundle.p12.password"  # noqa: S105 - the name of a file
+_BUNDLE = "bundle.p12"
+
+
+@attrs.frozen
+class Folders:
+    """The folders of the devices of a run.
+
+    Attributes:
+        directory: where they are.
+        access: who may read what is written to them.
+    """
+
+    directory: Path
+    access: Access = PRIVATE
+
+    def of(self, device: Device) -> Path:
+        """Return the folder of a device; no two devices share one."""
+        return self.directory / safe_name(device.key)
+
+    def is_issued(self, device: Device) -> bool:
+        """Say whether a certificate lies in the folder of a device.
+
+        Raises:
+            FileError: that cannot be found out.
+        """
+        path = self.of(device) / RECORD
+        with file_errors(path):
+            return path.exists()
+
+    def request(self, device: Device) -> bytes:
+        """Return the request for a device as PEM; its key is durable by then, and is never made anew.
+
+        Raises:
+            FileError: the folder cannot be used.
+            PkiError: the key in it is damaged.
+        """
+        if device.request:
+            make_directory(self.of(device), self.access)
+            return device.request.encode()
+        return make_csr(self._key(device), device.common_name, dns_names=device.dns_names, subject=device.parameters)
+
+    def _key(self, device: Device) -> PrivateKey:
+        path = self.of(device) / _KEY
+        with file_errors(path):
+            if path.exists():
+                return load_key(path.read_bytes())
+        make_directory(path.parent, self.access)
+        key = generate_key()
+        write_private(path, key_pem(key), access=self.access)
+        return key
+
+    def password(self, device: Device, rule: Parameter | None) -> Secret:
+        """Return the PKCS#12 password for a device; it is durable by then, and is never made anew.
+
+        Args:
+            device: the device.
+            rule: what the profile asks of it.
+
+        Raises:
+            FileError: the folder cannot be used.
+            InvalidArgumentError: no password fits the rule.
+        """
+        path = self.of(device) / _PASSWORD
+        with file_errors(path):
+            if path.exists():
+                return Secret(path.read_text(encoding="utf-8").removesuffix("\n"))
+        made = make_password(rule)
+        make_directory(path.parent, self.access)
+        write_private(path, made.reveal().encode() + b"\n", access=self.access)
+        return made
+
+    def known_password(self, device: Device) -> Secret | None:
+        """Return the PKCS#12 password for a device, or `None` where it is gone."""
+        path = self.of(device) / _PASSWORD
+        with file_errors(path):
+            return self.password(device, None) if path.exists() else None
+
+    def public_key(self, device: Device) -> bytes | None:
+        """Return the SubjectPublicKeyInfo of a device's key, or `None` where there is no key.
+
+        Raises:
+            FileError: the folder cannot be used.
+            PkiError: the key in it is damaged.
+        """
+        if device.request:
+            return public_bytes(read_requests(device.request.encode())[0].public_key())
+        path = self.of(device) / _KEY
+        with file_errors(path):
+            return public_bytes(load_key(path.read_bytes()).public_key()) if path.exists() else None
+
+    def write(self, device: Device, files: dict[str, bytes]) -> None:
+        """Write files to the folder of a device, durably; what stood there under their names is replaced.
+
+        Raises:
+            FileError: they cannot be written.
+        """
+        folder = self.of(device)
+        make_directory(folder, self.access)
+        for name, content in files.items():
+            write_private(folder / name, content, overwrite=True, access=self.access)
+
+
+@attrs.frozen(kw_only=True)
+class Batched:
+    """Devices that were ordered in one batch.
+
+    Attributes:
+        batch_id: the batch.
+        devices: the devices.
+        endpoint: the service.
+        profile_id: the profile.
+        keys: where their private keys are made.
+        trust: roots that the chains must lead to; `None` where none are known.
+    """
+
+    batch_id: int
+    devices: Sequence[Device]
+    endpoint: str
+    profile_id: int
+    keys: Keys
+    trust: Sequence[x509.Certificate] | None = None
+
+
+def save(folders: Folders, batched: Batched, archive: Archive) -> dict[str, Outcome]:
+    """Write what came for each device to its folder, then judge it; return the outcome by `Device.key`.
+
+    Raises:
+        ArchiveError: the archive is damaged; nothing was written.
+        FileError: a folder cannot be used.
+    """
+    if batched.keys is Keys.SERVER:
+        (device,) = batched.devices
+        return {device.key: _save_with_key(folders, batched, device, archive)}
+    issued = archive.open(trust=batched.trust, problems=[])
+    by_key = {public_bytes(one.certificate.public_key()): one for one in issued}
+    outcomes: dict[str, Outcome] = {}
+    missing: list[Device] = []
+    for device in batched.devices:
+        key = folders.public_key(device)
+        one = None if key is None else by_key.pop(key, None)
+        if one is None:
+            missing.append(device)
+        else:
+            outcomes[device.key] = _save(folders, batched, device, one)
+    by_name = {one.common_name.casefold(): one for one in by_key.values()}
+    for device in missing:
+        foreign = by_name.get(device.common_name.casefold())
+        outcomes[device.key] = (
+            Outcome(state=DeviceState.FAILED, error=f"batch {batched.batch_id} brought no certificate for its key")
+            if foreign is None
+            else _save(folders, batched, device, attrs.evolve(foreign, key_match=False))
+        )
+    return outcomes
+
+
+def _save_with_key(folders: Folders, batched: Batched, device: Device, archive: Archive) -> Outcome:
+    """Save a certificate that came with its key, the PKCS#12 file as it came."""
+    bundles = [member.content for member in archive.members() if member.kind is MemberKind.PKCS12]
+    if len(bundles) == 1:
+        folders.write(device, {_BUNDLE: bundles[0]})
+    try:
+        (first, *others) = archive.open(password=folders.known_password(device), trust=batched.trust, problems=[])
+    except WrongPasswordError as error:
+        return Outcome(state=DeviceState.VERIFY_FAILED, error=str(error))
+    if others:
+        return Outcome(
+            state=DeviceState.VERIFY_FAILED,
+            error=f"batch {batched.batch_id} brought {len(others) + 1} certificates where one was ordered",
+        )
+    if first.key is not None:
+        write_private(folders.of(device) / _KEY, key_pem(first.key), access=folders.access)
+    return _save(folders, batched, device, first)
+
+
+def _save(folders: Folders, batched: Batched, device: Device, issued: IssuedCertificate) -> Outcome:
+    added, problems = _judge(device, issued)
+    record = {
+        "endpoint": batched.endpoint,
+        "profile_id": batched.profile_id,
+        "keys": "csr" if device.request else batched.keys.value,
+        "common_name": device.common_name,
+        "dns_names": list(device.dns_names),
+        "parameters": dict(device.parameters),
+        "batch_id": batched.batch_id,
+        "serial_number": issued.serial_number,
+        "not_after": issued.not_after.isoformat(),
+    }
+    if device.key != device.common_name:
+        record["id"] = device.name
+    chain = issued.chain_pem()
+    folders.write(
+        device,
+        {
+            "cert.pem": issued.certificate_pem(),
+            "chain.pem": chain,
+            "fullchain.pem": issued.certificate_pem() + chain,
+            # Last: where it stands, the others do.
+            RECORD: json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n",
+        },
+    )
+    return Outcome(
+        state=DeviceState.VERIFY_FAILED if problems else DeviceState.DONE,
+        error="; ".join(problems),
+        warning=f"the service added the name {', '.join(added)}" if added else "",
+        serial_number=issued.serial_number,
+        not_after=issued.not_after,
+    )
+
+
+def _judge(device: Device, issued: IssuedCertificate) -> tuple[list[str], list[str]]:
+    """Return the names that were added to a certificate, and what is wrong with it."""
+    found = {name.lower() for name in issued.dns_names}
+    wanted = {name.lower() for name in device.dns_names}
+    problems = []
+    if issued.key_match is False:
+        problems.append("its certificate is for another key")
+    if missing := sorted(wanted - found):
+        problems.append(f"its certificate lacks the name {', '.join(missing)}")
+    if device.common_name and issued.common_name.casefold() != device.common_name.casefold():
+        problems.append(f"its certificate is for {issued.common_name!r}")
+    if issued.chain_check.status is ChainStatus.FAILED:
+        problems.append(issued.chain_check.detail)
+    return sorted(found - wanted - {device.common_name.lower()}), problems
