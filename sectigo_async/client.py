@@ -82,6 +82,7 @@ class SectigoClient:
         organizations: the user's organisation.
         profiles: profiles and their parameters.
         config: the configuration in force.
+        username: who signs in, where that is known.
 
     Raises:
         ConfigurationError: the endpoint is no URL, or does not fit the environment.
@@ -129,6 +130,7 @@ class SectigoClient:
             store=store,
             directory=None if store is None or isinstance(store, MemoryStore) else state_directory(),
         )
+        self.username = found.username
         # Signing in has connections of its own: it never waits for calls that wait for it.
         for_calls, for_signing_in = (self._exchanger(ssl_context) for _ in range(2))
         tokens = TokenManager(

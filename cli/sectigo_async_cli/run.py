@@ -22,6 +22,7 @@ from sectigo_async_cli.output import OutputError, say, spinner
 T = TypeVar("T")
 
 _MEANT = 2.0
+_MEANT_WHILE_STOPPING = 0.3
 _LONGEST_DOTENV = 64 * 1024
 
 
@@ -57,19 +58,24 @@ class _Signals:
     Those right after the first are left out, so that the job can tell how things stand.
     """
 
+    now: "_Signals | None" = None
+
     def __init__(self, session: Session | None) -> None:
         self._session = session
         self._cancel: Callable[[], object] | None = None
         self._first: float | None = None
         self._before: dict[int, Any] = {}
+        self._meant = _MEANT
 
     def __enter__(self) -> Self:
+        _Signals.now = self
         with suppress(ValueError):  # Not in the main thread.
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
+        _Signals.now = None
         # Outside a shell the process ends, and nothing that comes late may change how: the interpreter, on its way
         # out, gives signals back what they do by default, unless they are ignored.
         over = self._first is not None and self._session is None
@@ -82,6 +88,22 @@ class _Signals:
         if self._first is not None:
             task.cancel()
 
+    @contextmanager
+    def calls(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Let the first signal in the block call `stop`, instead of cancelling the job."""
+        before = self._cancel
+        loop = asyncio.get_running_loop()
+
+        def first() -> None:
+            self._meant = _MEANT_WHILE_STOPPING
+            loop.call_soon_threadsafe(stop)
+
+        self._cancel = first
+        try:
+            yield
+        finally:
+            self._cancel = before
+
     def _on_signal(self, number: int, _frame: object) -> None:
         if self._session is not None and number == signal.SIGTERM:
             self._session.terminated = True
@@ -91,7 +113,7 @@ class _Signals:
             if self._cancel is not None:
                 with suppress(RuntimeError):  # The loop is closed: all is over.
                     self._cancel()
-        elif now - self._first > _MEANT:
+        elif now - self._first > self._meant:
             os._exit(exit_codes.INTERRUPTED)
 
 
@@ -111,6 +133,14 @@ def run(chosen: Settings, job: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     with _Signals(chosen.session) as signals, reported(chosen, notes):
         return asyncio.run(watched()) if chosen.session is None else chosen.session.runner.run(watched())
+
+
+@contextmanager
+def stopping(stop: Callable[[], None]) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM in the block call `stop`; the next ends the process at once."""
+    assert _Signals.now is not None
+    with _Signals.now.calls(stop):
+        yield
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from sectigo_async.files import Access
 from sectigo_async.issuance.devices import Device, DeviceList, LineProblem, device_key, read_devices
 from sectigo_async.issuance.ledger import DeviceState, Entry, Keys, Ledger, Outcome, Run
 from sectigo_async.issuance.plan import Plan, make_plan
+from sectigo_async.issuance.report import write_reports
 from sectigo_async.issuance.runner import Event, EventKind, Issuance, Options
 from sectigo_async.issuance.sqlite_ledger import LedgerCopy, SqliteLedger, read_ledger
 
@@ -44,4 +45,5 @@ __all__ = [
     "make_plan",
     "read_devices",
     "read_ledger",
+    "write_reports",
 ]

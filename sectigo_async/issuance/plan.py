@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from sectigo_async.client import SectigoClient
-from sectigo_async.errors import InvalidArgumentError, InvalidCSRError, NotFoundError, SectigoError
+from sectigo_async.errors import InvalidArgumentError, InvalidCSRError, NotFoundError
 from sectigo_async.issuance.devices import Device, DeviceList, LineProblem, device_key
 from sectigo_async.issuance.folders import Folders
 from sectigo_async.issuance.ledger import OPEN, DeviceState, Entry, Keys, Ledger
@@ -60,6 +60,11 @@ class Plan:
     not_checked: tuple[str, ...] = ()
     balance: int | None = None
     password_rule: Parameter | None = None
+
+    @property
+    def lacking(self) -> int:
+        """How many licences are missing for all of it, as far as is known."""
+        return 0 if self.balance is None else max(0, len(self.devices) - self.balance)
 
     def without_problems(self) -> "Plan":
         """Return a plan for the lines with which nothing is wrong."""
@@ -242,15 +247,15 @@ def _check(
             sendable = [rule for rule in rules.values() if rule.name in {_COMMON_NAME, _DNS_NAMES, *IN_A_CSR}]
             said = {name: value for name, value in params.items() if name in {rule.name for rule in sendable}}
             check = check_parameters(sendable, said)
-            if not device.request and not found:
-                try:
-                    make_csr(key, device.common_name, dns_names=device.dns_names, subject=device.parameters)
-                except SectigoError as error:
-                    found.append(str(error))
         else:
             check = check_parameters(rules.values(), {**params, **password})
         found += map(str, check.problems)
         not_checked.update(check.not_checked)
+        if keys is Keys.LOCAL and not device.request and not found:
+            try:
+                make_csr(key, device.common_name, dns_names=device.dns_names, subject=device.parameters)
+            except InvalidCSRError as error:
+                found.append(str(error))
         if found:
             problems.append(LineProblem(line=device.line, message=f"{device.name}: {'; '.join(found)}"))
     return problems, tuple(sorted(not_checked))

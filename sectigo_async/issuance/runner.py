@@ -185,6 +185,11 @@ class Issuance:
         """The orders that nobody knows the outcome of."""
         return tuple(self._doubt)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody called `stop`."""
+        return self._until is not None
+
     def stop(self, reason: str = "interrupted") -> None:
         """Order nothing more. What is under way gets 30 seconds; what is ready is fetched."""
         if self._until is None:

@@ -70,6 +70,11 @@ class SqliteLedger:
         self._commits = commits
         self._clock = clock
 
+    @staticmethod
+    def exists(directory: Path) -> bool:
+        """Say whether there is a ledger in the directory of a run."""
+        return (directory / DIRECTORY / _FILE).exists()
+
     @classmethod
     @asynccontextmanager
     async def open(

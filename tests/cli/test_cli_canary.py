@@ -59,6 +59,7 @@ LINES: dict[str, list[str]] = {
         f"create -a 42 -d d.example.com --param pkcs12Password={PKCS12} --table",
     ],
     "upload": ["upload -p 42 one.example.com.csr", "upload -p 42 - < key-and-request"],
+    "issue": ["issue devices.csv -p 117 --keys server --out many", "issue devices.csv -p 85 --out more --dry-run"],
     "batches": ["batches -i {batch}", "batches"],
     "reconcile": ["reconcile", "reconcile deadbeef"],
     "wait": ["wait {batch} --timeout 60"],
@@ -202,6 +203,7 @@ def base(
         ("pkcs12", PKCS12),
         ("variables", f"SECTIGO_PASSWORD={PASSWORD}\n"),
         ("empty", ""),
+        ("devices.csv", "common_name,serialNumber\ngw.example.com,SN-0001\n"),
     ):
         _write(folder / name, content)
     with simulate(SandboxConfig(password=PASSWORD, issue_delay=0, rotate_refresh=True)) as running:

@@ -1,0 +1,138 @@
+"""A bulk run in sight: a view that is drawn anew on a terminal, plain lines elsewhere; and how it ended."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sectigo_async.issuance import DeviceState, Event, EventKind, Plan
+from sectigo_async_cli import exit_codes
+from sectigo_async_cli.context import Settings
+from sectigo_async_cli.output import flat, say, spinner
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_EVERY = 5.0
+_TROUBLES = 5
+_ROUTINE = {EventKind.ORDERED, EventKind.SAVED, EventKind.READY}
+_BAD = {EventKind.REFUSED, EventKind.FAILED, EventKind.OUTCOME_UNKNOWN, EventKind.TROUBLE}
+_FINAL = {DeviceState.DONE, DeviceState.VERIFY_FAILED, DeviceState.FAILED}
+_STYLES = {
+    DeviceState.DONE: "green",
+    DeviceState.FAILED: "red",
+    DeviceState.VERIFY_FAILED: "red",
+    DeviceState.UNKNOWN: "yellow",
+}
+
+Counts = Mapping[DeviceState, int]
+
+
+def in_words(counts: Counts) -> str:
+    """Return how many devices are in which state, in a line."""
+    told = [f"{counts[state]:,} {state.value}" for state in DeviceState if counts.get(state)]
+    return ", ".join(told) or "no devices"
+
+
+def exit_code(counts: Counts) -> int:
+    """Return the exit code for how a run ended."""
+    if counts.get(DeviceState.UNKNOWN):
+        return exit_codes.OUTCOME_UNKNOWN
+    if counts.get(DeviceState.PLANNED) or counts.get(DeviceState.ORDERED):
+        return exit_codes.PENDING
+    if counts.get(DeviceState.FAILED) or counts.get(DeviceState.VERIFY_FAILED):
+        return exit_codes.PARTLY_DONE
+    return exit_codes.DONE
+
+
+class View:
+    """Shows how a run goes.
+
+    Args:
+        chosen: whether and where.
+        plan: what it is going to do.
+    """
+
+    def __init__(self, chosen: Settings, plan: Plan) -> None:
+        self._chosen = chosen
+        self._live = chosen.talks_to_a_terminal and not chosen.output.quiet
+        self._balance = plan.balance
+        self._to_order = len(plan.devices)
+        self._started = time.monotonic()
+        self._first: int | None = None
+        self._counts: Counts = {}
+        self._told = 0.0
+        self._troubles: deque[str] = deque(maxlen=_TROUBLES)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show it while the block runs."""
+        if not self._live:
+            yield
+            return
+        from rich.console import Console
+        from rich.live import Live
+
+        # What others say meanwhile stands above it.
+        console = Console(stderr=True, highlight=False)
+        with (
+            spinner.hushed(),
+            Live(console=console, get_renderable=self._drawn, transient=True, refresh_per_second=4),
+        ):
+            yield
+
+    def take(self, event: Event) -> None:
+        """Show something that happened."""
+        before, self._counts = self._counts, event.counts
+        if self._first is None:
+            self._first = sum((before or event.counts).get(state, 0) for state in _FINAL)
+        if self._live:
+            if event.kind in _BAD:
+                self._troubles.append(flat(event.text))
+            return
+        now = time.monotonic()
+        if event.kind in _ROUTINE or event.kind is EventKind.TROUBLE:
+            if now - self._told < _EVERY:
+                return
+            self._told = now
+            told = in_words(event.counts)
+            self._chosen.output.note(f"{event.text}; {told}" if event.kind is EventKind.TROUBLE else told)
+        elif event.kind in _BAD:
+            say(event.text)
+        else:
+            self._chosen.output.note(event.text)
+
+    def _drawn(self) -> "RenderableType":
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        for state in DeviceState:
+            if count := self._counts.get(state):
+                table.add_row(Text(state.value), Text(f"{count:,}", style=_STYLES.get(state, ""), justify="right"))
+        lines = [Text(self._pace())]
+        lines += [Text(line, style="yellow", overflow="ellipsis", no_wrap=True) for line in self._troubles]
+        return Group(table, *lines)
+
+    def _pace(self) -> str:
+        """Return how fast it goes, how long it may take, and what is left to order."""
+        total = sum(self._counts.values())
+        final = sum(self._counts.get(state, 0) for state in _FINAL)
+        seconds = time.monotonic() - self._started
+        made = final - (self._first or 0)
+        parts = [f"{final:,} of {total:,} devices after {_duration(seconds)}"]
+        if made and seconds > 1:
+            rate = made / seconds
+            parts += [f"{rate:,.1f} a second", f"about {_duration((total - final) / rate)} to go"]
+        if self._balance is not None:
+            spent = self._to_order - self._counts.get(DeviceState.PLANNED, self._to_order)
+            parts.append(f"{max(0, self._balance - max(0, spent)):,} licences left")
+        return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
