@@ -50,7 +50,8 @@ class Ledger:
         self._balances = {authority.authority_id: balance for authority in AUTHORITIES}
         self._batches: dict[int, Batch] = {}
         self._next_id = _FIRST_BATCH_ID
-        self._certificates: dict[int, Certificate] = {}
+        self._certificates: dict[str, Certificate] = {}
+        self._by_name: dict[str, list[Certificate]] = {}
         self.revocations: dict[int, Revocation] = {}
         self.crl_number = 1
 
@@ -87,12 +88,7 @@ class Ledger:
         self._batches[batch.batch_id] = batch
         for position, outcome in enumerate(batch.outcomes):
             if isinstance(outcome, Issued):
-                self._certificates[outcome.serial] = Certificate(
-                    device_id=str(len(self._certificates) + 1),
-                    batch=batch,
-                    position=position,
-                    issued=outcome,
-                )
+                self._enter(batch, position, outcome)
         return batch
 
     def batch(self, batch_id: int, now: float) -> Batch:
@@ -115,13 +111,14 @@ class Ledger:
     def find(self, common_name: str | None, serial_number: str | None, now: float) -> list[Certificate]:
         """Return the certificates with this name and serial number by `now` (monotonic); `None` matches all."""
         name = None if common_name is None else common_name.casefold()
-        serial = None if serial_number is None else _hex(serial_number)
-        return [
-            certificate
-            for certificate in self.revealed(now)
-            if name in {None, certificate.issued.common_name.casefold()}
-            and serial in {None, certificate.serial_number}
-        ]
+        if serial_number is not None:
+            one = self._certificates.get(_hex(serial_number))
+            candidates = [] if one is None or name not in {None, one.issued.common_name.casefold()} else [one]
+        elif name is not None:
+            candidates = self._by_name.get(name, [])
+        else:
+            candidates = list(self._certificates.values())
+        return [certificate for certificate in candidates if _is_revealed(certificate, now)]
 
     def revoke(self, authority: Authority, serial_number: str, reason: int) -> None:
         """Revoke one certificate that `authority` issued, or refuse with 404 or 400."""
@@ -139,6 +136,13 @@ class Ledger:
         else:
             self.revocations[serial] = Revocation(reason, self._clock.time())
         self.crl_number += 1
+
+    def _enter(self, batch: Batch, position: int, issued: Issued) -> None:
+        certificate = Certificate(
+            device_id=str(len(self._certificates) + 1), batch=batch, position=position, issued=issued
+        )
+        self._certificates[certificate.serial_number] = certificate
+        self._by_name.setdefault(issued.common_name.casefold(), []).append(certificate)
 
 
 def _is_revealed(certificate: Certificate, now: float) -> bool:
