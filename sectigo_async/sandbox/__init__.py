@@ -2,7 +2,7 @@
 
 It answers as the service is known to answer, so that clients, tests and demonstrations need neither an
 account nor money. Its certificates are real, and nobody should trust them: every CA name says so. Nothing is
-written to disk.
+written to disk, unless `SandboxConfig.state` names a file: a sandbox of the same file goes on where one ended.
 
 Time moves orders, not tasks: a batch is `CREATED` for the first quarter of `SandboxConfig.issue_delay`, then
 `PROCESSING`, then final, all by the injected clock.
@@ -32,6 +32,7 @@ from sectigo_async.sandbox.control import parse_faults
 from sectigo_async.sandbox.faults import NUISANCE, Fault, FaultRule
 from sectigo_async.sandbox.server import SandboxServer
 from sectigo_async.sandbox.state import Sandbox
+from sectigo_async.sandbox.store import StateError
 from sectigo_async.sandbox.transport import SandboxTransport
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "SandboxConfig",
     "SandboxServer",
     "SandboxTransport",
+    "StateError",
     "create_app",
     "parse_faults",
 ]

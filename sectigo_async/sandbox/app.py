@@ -52,10 +52,14 @@ def create_app(sandbox: Sandbox) -> Starlette:
 
 def _endpoint(sandbox: Sandbox, call: Call) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        await sandbox.faults.catch_up()
-        if not call.public:
-            sandbox.authorise(_bearer(request))
-        return await call.handler(sandbox, request)
+        try:
+            await sandbox.faults.catch_up()
+            if not call.public:
+                sandbox.authorise(_bearer(request))
+            return await call.handler(sandbox, request)
+        finally:
+            # Nobody is told what a crash could still undo, not even by an error.
+            await sandbox.flush()
 
     return endpoint
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Final
 
-import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -14,7 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sectigo_async.clock import Clock
+from sectigo_async.sandbox.records import Revocation
+from sectigo_async.sandbox.store import Store
 
+_ROOT: Final = "root CA"
+_ISSUING: Final = "issuing CA"
 # Verifiers whose clocks are a little behind must not find a new certificate "not yet valid".
 _BACKDATING: Final = timedelta(minutes=5)
 _ROOT_LIFE: Final = timedelta(days=3650)
@@ -35,39 +38,20 @@ _CRL_REASONS: Final = {
 }
 
 
-@attrs.frozen
-class Revocation:
-    """Why (RFC 5280 reason code) and when (wall clock) a certificate was revoked."""
-
-    reason: int
-    at: float
-
-
 class CertificateAuthority:
     """The root, the issuing CA below it, and what they sign. Safe to use from worker threads.
 
     Args:
         clock: its wall clock dates everything signed.
+        store: keeps the keys and certificates of both.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, store: Store) -> None:
         self._clock = clock
-        self._root_key = ec.generate_private_key(ec.SECP256R1())
-        self._issuing_key = ec.generate_private_key(ec.SECP256R1())
-        root_name, issuing_name = _ca_name("root CA"), _ca_name("issuing CA")
-        self.root = (
-            self._builder(root_name, root_name, self._root_key.public_key(), self._now() + _ROOT_LIFE)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
-            .add_extension(_key_usage(ca=True), critical=True)
-            .sign(self._root_key, hashes.SHA256())
-        )
-        self.issuing = (
-            self._builder(issuing_name, root_name, self._issuing_key.public_key(), self._now() + _ISSUING_LIFE)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(ca=True), critical=True)
-            .add_extension(_authority_key(self._root_key.public_key()), critical=False)
-            .sign(self._root_key, hashes.SHA256())
-        )
+        self._root_key = _read_key(store.keep("root key", _new_key))
+        self._issuing_key = _read_key(store.keep("issuing key", _new_key))
+        self.root = x509.load_der_x509_certificate(store.keep("root certificate", self._new_root))
+        self.issuing = x509.load_der_x509_certificate(store.keep("issuing certificate", self._new_issuing))
         self.root_pem = self.root.public_bytes(serialization.Encoding.PEM)
         self.chain_pem = self.issuing.public_bytes(serialization.Encoding.PEM) + self.root_pem
 
@@ -125,6 +109,27 @@ class CertificateAuthority:
             self.root, self._root_key, {}, 1
         )
 
+    def _new_root(self) -> bytes:
+        name, key = _ca_name(_ROOT), self._root_key.public_key()
+        return (
+            self._builder(name, name, key, self._now() + _ROOT_LIFE)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
+            .add_extension(_key_usage(ca=True), critical=True)
+            .sign(self._root_key, hashes.SHA256())
+            .public_bytes(serialization.Encoding.DER)
+        )
+
+    def _new_issuing(self) -> bytes:
+        key = self._issuing_key.public_key()
+        return (
+            self._builder(_ca_name(_ISSUING), _ca_name(_ROOT), key, self._now() + _ISSUING_LIFE)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(ca=True), critical=True)
+            .add_extension(_authority_key(self._root_key.public_key()), critical=False)
+            .sign(self._root_key, hashes.SHA256())
+            .public_bytes(serialization.Encoding.DER)
+        )
+
     def _builder(
         self,
         subject: x509.Name,
@@ -165,6 +170,18 @@ class CertificateAuthority:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.time(), UTC)
+
+
+def _new_key() -> bytes:
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _read_key(der: bytes) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_der_private_key(der, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
 
 
 def _ca_name(role: str) -> x509.Name:

@@ -28,6 +28,8 @@ class SandboxConfig:
             (DER) or `p7b` (PKCS#7). With a key made by the service they are always PKCS#12 (api.md 4.7).
         faults: what goes wrong; see `sectigo_async.sandbox.faults`.
         seed: where the generator that faults are rolled with starts.
+        state: file that everything is kept in, to go on where an earlier sandbox ended; it holds private keys. In
+            memory when left out.
     """
 
     username: str = attrs.field(default="demo", validator=min_len(1))
@@ -44,3 +46,4 @@ class SandboxConfig:
     )
     faults: tuple[FaultRule, ...] = ()
     seed: int = 0
+    state: Path | None = None

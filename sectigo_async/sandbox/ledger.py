@@ -7,11 +7,11 @@ from typing import Final
 import attrs
 
 from sectigo_async.clock import Clock
-from sectigo_async.sandbox.ca import Revocation
 from sectigo_async.sandbox.catalog import AUTHORITIES
 from sectigo_async.sandbox.errors import ServiceError
 from sectigo_async.sandbox.profiles import Authority
-from sectigo_async.sandbox.records import Batch, Issued, Outcome
+from sectigo_async.sandbox.records import Batch, Issued, Outcome, Revocation
+from sectigo_async.sandbox.store import Store
 
 _FIRST_BATCH_ID: Final = 24
 _LARGEST_STEP: Final = 5
@@ -42,9 +42,10 @@ class Ledger:
         clock: dates orders and reveals what they brought.
         balance: certificates each authority has been bought for.
         issue_delay: seconds from an order to its certificates.
+        store: what was entered before, and where all is put that is entered.
     """
 
-    def __init__(self, clock: Clock, *, balance: int, issue_delay: float) -> None:
+    def __init__(self, clock: Clock, *, balance: int, issue_delay: float, store: Store) -> None:
         self._clock = clock
         self._issue_delay = issue_delay
         self._balances = {authority.authority_id: balance for authority in AUTHORITIES}
@@ -52,12 +53,17 @@ class Ledger:
         self._next_id = _FIRST_BATCH_ID
         self._certificates: dict[str, Certificate] = {}
         self._by_name: dict[str, list[Certificate]] = {}
-        self.revocations: dict[int, Revocation] = {}
-        self.crl_number = 1
+        self._store = store
+        self.revocations = dict(store.kept.revocations)
+        self.crl_number = store.kept.crl_number
+        for batch in store.kept.batches:
+            self._balances[batch.authority.authority_id] -= batch.size
+            self._enter(batch)
 
     def balance(self, authority: Authority) -> int:
         """Return how many certificates are left to order."""
-        return self._balances[authority.authority_id]
+        # Fewer may have been bought than were ordered when more had been.
+        return max(0, self._balances[authority.authority_id])
 
     def spend(self, authority: Authority, amount: int) -> None:
         """Take `amount` off the balance, or refuse with 400."""
@@ -84,11 +90,8 @@ class Ledger:
             delay=self._issue_delay,
             outcomes=tuple(outcomes),
         )
-        self._next_id += 1 + _digest(self._next_id) % _LARGEST_STEP
-        self._batches[batch.batch_id] = batch
-        for position, outcome in enumerate(batch.outcomes):
-            if isinstance(outcome, Issued):
-                self._enter(batch, position, outcome)
+        self._enter(batch)
+        self._store.add_batch(batch)
         return batch
 
     def batch(self, batch_id: int, now: float) -> Batch:
@@ -136,8 +139,16 @@ class Ledger:
         else:
             self.revocations[serial] = Revocation(reason, self._clock.time())
         self.crl_number += 1
+        self._store.set_revocation(serial, self.revocations.get(serial), self.crl_number)
 
-    def _enter(self, batch: Batch, position: int, issued: Issued) -> None:
+    def _enter(self, batch: Batch) -> None:
+        self._batches[batch.batch_id] = batch
+        self._next_id = batch.batch_id + 1 + _digest(batch.batch_id) % _LARGEST_STEP
+        for position, outcome in enumerate(batch.outcomes):
+            if isinstance(outcome, Issued):
+                self._enter_certificate(batch, position, outcome)
+
+    def _enter_certificate(self, batch: Batch, position: int, issued: Issued) -> None:
         certificate = Certificate(
             device_id=str(len(self._certificates) + 1), batch=batch, position=position, issued=issued
         )

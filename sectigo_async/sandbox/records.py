@@ -22,6 +22,14 @@ class Status(StrEnum):
     BROKEN = "BROKEN"
 
 
+@attrs.frozen
+class Revocation:
+    """Why (RFC 5280 reason code) and when (wall clock) a certificate was revoked."""
+
+    reason: int
+    at: float
+
+
 @attrs.frozen(kw_only=True)
 class Issued:
     """One certificate, with the files that the archive will hold: their content by suffix."""

@@ -5,7 +5,7 @@ import hmac
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from sectigo_async.clock import Clock, SystemClock
 from sectigo_async.sandbox import catalog
@@ -14,12 +14,17 @@ from sectigo_async.sandbox.ca import CertificateAuthority
 from sectigo_async.sandbox.config import SandboxConfig
 from sectigo_async.sandbox.csr import read_requests
 from sectigo_async.sandbox.errors import ErrorCode, ServiceError
-from sectigo_async.sandbox.faults import Faults
+from sectigo_async.sandbox.faults import Fault, Faults
 from sectigo_async.sandbox.issuing import issue_for_request, issue_with_new_key
 from sectigo_async.sandbox.ledger import Ledger
 from sectigo_async.sandbox.profiles import Authority
 from sectigo_async.sandbox.records import Batch, Outcome, Status
+from sectigo_async.sandbox.store import open_store
 from sectigo_async.sandbox.tokens import TokenMint
+
+_COUNTED: Final = ("logins", "refreshes", "orders", "polls", "downloads")
+_FAULT: Final = "fault "
+_LATE: Final = "late commits"
 
 
 class _Skewed:
@@ -46,29 +51,48 @@ def _tokens_document(access: str, refresh: str) -> dict[str, str]:
 class Sandbox:
     """A simulated IoT Manager: one account, a certificate authority, and everything ordered so far.
 
-    It belongs to one event loop. Signing happens in worker threads, books are kept on the loop.
+    It belongs to one event loop. Signing happens in worker threads, books are kept on the loop. One with
+    `SandboxConfig.state` is to be closed.
 
     Args:
         config: its settings; the defaults when left out.
         clock: all its time; the machine's when left out.
+
+    Raises:
+        StateError: the file of `SandboxConfig.state` cannot be used.
     """
 
     def __init__(self, config: SandboxConfig | None = None, clock: Clock | None = None) -> None:
         self.config = config or SandboxConfig()
         self.clock: Clock = _Skewed(clock or SystemClock(), self.config.clock_skew)
         self.started = self.clock.monotonic()
-        self.ledger = Ledger(self.clock, balance=self.config.balance, issue_delay=self.config.issue_delay)
+        self._store = open_store(self.config.state, self.clock)
+        self.ledger = Ledger(
+            self.clock, balance=self.config.balance, issue_delay=self.config.issue_delay, store=self._store
+        )
         self.counts: Counter[str] = Counter()
         self.faults = Faults(self.config.faults, self.config.seed, self.clock)
-        self._ca = CertificateAuthority(self.clock)
+        self._ca = CertificateAuthority(self.clock, self._store)
         self._tokens = TokenMint(
             self.clock,
+            self._store,
             access_ttl=self.config.access_ttl,
             refresh_ttl=self.config.refresh_ttl,
             rotate=self.config.rotate_refresh,
         )
         self._orders_by_name: Counter[str] = Counter()
         self._orders_by_key: Counter[str] = Counter()
+        self._recall_counts()
+        # Before anybody is told of the CA.
+        self._store.write()
+
+    async def flush(self) -> None:
+        """Return once all that has happened so far will outlast this process, if `SandboxConfig.state` is there."""
+        await self._store.flush(self._lasting_counts)
+
+    def close(self) -> None:
+        """Let go of the file of `SandboxConfig.state`; nothing can be asked of this sandbox after that."""
+        self._store.close(self._lasting_counts)
 
     def ca_pem(self) -> bytes:
         """Return the root certificate as PEM: the trust anchor for everything issued here."""
@@ -84,8 +108,7 @@ class Sandbox:
 
     def stats(self) -> dict[str, Any]:
         """Return what clients have done so far, for tests that count."""
-        names = ("logins", "refreshes", "orders", "polls", "downloads")
-        return {name: self.counts[name] for name in names} | {
+        return {name: self.counts[name] for name in _COUNTED} | {
             "orders_by_name": dict(self._orders_by_name),
             "orders_by_key": dict(self._orders_by_key),
             "faults": {fault.value: count for fault, count in self.faults.counts.items()},
@@ -158,7 +181,26 @@ class Sandbox:
             self.ledger.give_back(authority, size)
             raise
         batch = self.ledger.record(authority, name, outcomes)
-        self.counts["orders"] += 1
-        self._orders_by_name[name] += 1
-        self._orders_by_key.update({outcome.key_sha256 for outcome in outcomes if outcome.key_sha256})
+        self._count_order(batch)
         return batch
+
+    def _count_order(self, batch: Batch) -> None:
+        self.counts["orders"] += 1
+        self._orders_by_name[batch.name] += 1
+        self._orders_by_key.update({outcome.key_sha256 for outcome in batch.outcomes if outcome.key_sha256})
+
+    def _lasting_counts(self) -> Counter[str]:
+        """Return what was counted and cannot be counted again from the orders."""
+        faults = {_FAULT + fault: count for fault, count in self.faults.counts.items()}
+        return Counter({**self.counts, **faults, _LATE: self.faults.late_commits})
+
+    def _recall_counts(self) -> None:
+        kept = self._store.kept
+        self.counts.update({name: kept.counts[name] for name in _COUNTED if name in kept.counts})
+        self.faults.counts.update(
+            {fault: kept.counts[_FAULT + fault] for fault in Fault if _FAULT + fault in kept.counts}
+        )
+        self.faults.late_commits = kept.counts.get(_LATE, 0)
+        self.counts["orders"] = 0
+        for batch in kept.batches:
+            self._count_order(batch)

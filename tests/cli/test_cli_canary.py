@@ -84,7 +84,7 @@ LINES: dict[str, list[str]] = {
     "revoke": ["revoke -p 42 certs/base.example.com"],
     "doctor": ["doctor", "doctor --share"],
     "shell": ["shell"],
-    "serve": ["serve -a 127.0.0.1:{port} --password-file password"],
+    "serve": ["serve -a 127.0.0.1:{port} --password-file password --state new"],
     "demo": ["demo -o password", "demo"],
 }
 TREE = typer.main.get_command(app)
@@ -354,7 +354,7 @@ OPEN = {
     "download -i {batch} -o new -x --password-stdin < password": {"archive.py"},
     "inspect certs/{batch}.zip --password-stdin < password": {"archive.py"},
     "unpack certs/{batch}.zip -o new --password-file password": {"archive.py"},
-    "serve -a 127.0.0.1:{port} --password-file password": {"sandbox.py"},
+    "serve -a 127.0.0.1:{port} --password-file password --state new": {"sandbox.py"},
 }
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import ssl
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +23,7 @@ from sectigo_async_cli.output import print_text, say
 from sectigo_async_cli.run import run
 
 if TYPE_CHECKING:
-    from sectigo_async.sandbox import FaultRule, SandboxServer
+    from sectigo_async.sandbox import FaultRule, Sandbox, SandboxConfig, SandboxServer
 
 _FORMATS = frozenset({"pem", "crt", "cer", "p7b"})
 _LONGEST = 1e9
@@ -79,6 +79,12 @@ def serve(
         Path | None, typer.Option(help="File with a JSON list of faults; docs/simulator.md describes it.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Where the dice of the faults start: the same again, the same.")] = 0,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to keep everything in, and to go on from; it holds private keys. In memory if left out."
+        ),
+    ] = None,
 ) -> None:
     """Run a simulator of the service with a certificate authority that nobody should trust.
 
@@ -106,7 +112,7 @@ def serve(
 
     async def job() -> None:
         from sectigo_async.pki import load_certificates, write_private
-        from sectigo_async.sandbox import NUISANCE, Sandbox, SandboxConfig, SandboxServer
+        from sectigo_async.sandbox import NUISANCE, SandboxConfig, SandboxServer
 
         password = await _password(password_file)
         _check_tls(tls_cert, tls_key)
@@ -126,23 +132,18 @@ def serve(
             formats=tuple(dict.fromkeys(formats or ["pem"])),
             faults=trouble,
             seed=seed,
+            state=state,
         )
-        simulator = Sandbox(config)
-        if client_ca is not None:
-            load_certificates(client_ca)
-        if ca_out is not None:
-            write_private(ca_out, simulator.ca_pem(), overwrite=True)
-        server = SandboxServer(simulator, host, port, ssl_certfile=tls_cert, ssl_keyfile=tls_key, tls=tls)
         async with AsyncExitStack() as stack:
+            simulator = stack.enter_context(closing(_sandbox(config)))
+            if client_ca is not None:
+                load_certificates(client_ca)
+            if ca_out is not None:
+                write_private(ca_out, simulator.ca_pem(), overwrite=True)
+            server = SandboxServer(simulator, host, port, ssl_certfile=tls_cert, ssl_keyfile=tls_key, tls=tls)
             await _listen(stack, server)
             print_text(server.url)
-            say("This is a simulator, not a certificate authority: trust nothing that it issues.")
-            if config.faults:
-                say("It makes trouble on purpose: /_sandbox/stats counts how often.")
-            secret = "from your file" if password_file else password
-            if ca_out is not None:
-                say(f"Its root certificate is in {ca_out}: trust it for TLS with SECTIGO_CA_BUNDLE={ca_out}.")
-            say(f"Sign in as {username}, password {secret}. SECTIGO_ENDPOINT={server.url}. Stop it with Ctrl-C.")
+            _greet(config, server.url, own_password=password_file is not None, ca_out=ca_out)
             await server.serve_forever()
 
     run(settings(ctx), job)
@@ -172,6 +173,28 @@ def _read_faults(file: Path) -> "tuple[FaultRule, ...]":
     except (ValueError, RecursionError) as error:
         problem = f"{file} is no list of faults: {error}"
     raise FileError(problem, hint='it holds JSON like [{"route": "*", "fault": "rate-limit", "rate": 0.1}]')
+
+
+def _greet(config: "SandboxConfig", url: str, *, own_password: bool, ca_out: Path | None) -> None:
+    say("This is a simulator, not a certificate authority: trust nothing that it issues.")
+    if config.faults:
+        say("It makes trouble on purpose: /_sandbox/stats counts how often.")
+    if config.state is not None:
+        say(f"Everything is kept in {config.state}, private keys included: start it with that again, and it goes on.")
+    if ca_out is not None:
+        say(f"Its root certificate is in {ca_out}: trust it for TLS with SECTIGO_CA_BUNDLE={ca_out}.")
+    secret = "from your file" if own_password else config.password
+    say(f"Sign in as {config.username}, password {secret}. SECTIGO_ENDPOINT={url}. Stop it with Ctrl-C.")
+
+
+def _sandbox(config: "SandboxConfig") -> "Sandbox":
+    from sectigo_async.sandbox import Sandbox, StateError
+
+    try:
+        return Sandbox(config)
+    except StateError as error:
+        problem = str(error)
+    raise FileError(problem, hint="--state takes a new file, or that of an earlier simulator which has ended")
 
 
 async def _listen(stack: AsyncExitStack, server: "SandboxServer") -> None:
