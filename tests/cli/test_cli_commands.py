@@ -23,6 +23,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PEM = {"privkey.pem", "cert.pem", "chain.pem", "fullchain.pem"}
 BATCH = {"batchId", "status", "batchName", "size"}
 AUTHORITY = {"id", "profileId", "profileName", "balance"}
+CHAIN = "certs/base.example.com/chain.pem"
 FOUND = {"deviceId", "commonName", "serialNumber", "creationDate", "status"}
 UNPACKED = {"commonName", "serialNumber", "notAfter", "keyMatch", "nameMatch", "chain", "chainDetail", "directory"}
 PASSWORD = "--password-file base.example.com.p12.password"  # noqa: S105 - of a simulator
@@ -49,7 +50,8 @@ def base(call: Run, tmp_path_factory: pytest.TempPathFactory) -> Base:
     (item,) = do("find -n base.example.com")["items"]
     do("csr -d one.example.com --san www.one.example.com")
     do("csr -d two.example.com")
-    return Base(folder, {"batch": str(batch), "serial": item["serialNumber"]})
+    (folder / "devices.csv").write_text("common_name\nthree.example.com\nfour.example.com\n")
+    return Base(folder, {"batch": str(batch), "serial": item["serialNumber"], "chain": CHAIN})
 
 
 # A command line; its exit code; the keys of the document, in a list for a list of them, or a pattern for text; and
@@ -72,6 +74,11 @@ CASES: list[tuple[str, int, object, str]] = [
     ("profiles -i 42 -p", 0, [{"name"}], ""),
     ("profiles -i 4711", 3, "", "error: "),
     ("organization", 0, {"organizationId", "organizationName"}, ""),
+    ("issue devices.csv -p 42 --out new --batch-size 1 --max-open 2 --timeout 60", 0, {"done", "failed"}, ""),
+    ("issue devices.csv -p 42 --out new --keys server --max-concurrency 2 --retry-failed", 0, {"done"}, "2 to order"),
+    ("issue devices.csv -p 42 --out new --on-ambiguous resubmit --settle 1 --skip-invalid", 0, {"done"}, ""),
+    ("issue devices.csv --profile 42 --out new --dry-run --encoding utf-8", 0, {"toOrder", "balance"}, ""),
+    ("issue devices.csv -p 42 --out new --mode 0640 --group root --trust {chain} --dry-run", 0, {"toOrder"}, ""),
     ("batches -i {batch}", 0, BATCH, ""),
     ("batches --id {batch} --info", 0, {"active", "success", "failed"}, ""),
     ("batches -i {batch} -I", 0, {"active", "success", "failed"}, ""),
