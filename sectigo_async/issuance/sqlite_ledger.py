@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
@@ -57,6 +58,8 @@ _NETWORK = frozenset(
     | {"smb2", "smb3", "smbfs", "virtiofs"}
     | {"fuse.ceph", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"}
 )
+_MOUNTS = Path("/proc/self/mountinfo")
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 _REBUILD = "see that no other run is at work here, then make it anew: `sectigo-async ledger rebuild`"
 _ROOM = "see that there is room, and that you may write there; then run the same command again"
 
@@ -331,14 +334,15 @@ def _take(place: Path, lock: Any) -> None:
 def _network_file_system(path: Path) -> str:
     """Return the kind of network file system that a directory lies on; nothing where it does not, as far as known."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return ""
     where = path.resolve()
     best, kind = -1, ""
     for line in lines:
         before, _, after = line.partition(" - ")
-        point = Path(before.split(" ")[4].encode("utf-8", "surrogateescape").decode("unicode_escape"))
+        # Blanks are written as octal numbers, everything else as it is.
+        point = Path(_ESCAPED.sub(lambda found: chr(int(found[1], 8)), before.split(" ")[4]))
         if where.is_relative_to(point) and len(point.parts) >= best:
             best, kind = len(point.parts), after.split(" ")[0]
     return kind if kind in _NETWORK else ""
