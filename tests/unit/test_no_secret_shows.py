@@ -8,9 +8,10 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import httpx
@@ -27,6 +28,7 @@ from sectigo_async import (
     Secret,
     SectigoClient,
     SectigoError,
+    issuance,
     models,
     pki,
     sandbox,
@@ -188,7 +190,7 @@ def test_what_is_stored_shows_nothing_of_itself(tmp_path: Path) -> None:
 
 
 KEY = pki.generate_key()
-PUBLIC = [sectigo_async, models, pki, credentials_module, sandbox, testing]
+PUBLIC = [sectigo_async, models, pki, credentials_module, issuance, sandbox, testing]
 
 
 def memory() -> MemoryStore:
@@ -205,9 +207,26 @@ def issued() -> IssuedCertificate:
     )
 
 
+def device() -> issuance.Device:
+    return issuance.Device(key="a", name="a", common_name="a", parameters={"pkcs12Password": PASSWORD}, line=2)
+
+
+def ledger_copy() -> issuance.LedgerCopy:
+    run = issuance.Run(endpoint=BASE, username="ops", profile_id=42, keys=issuance.Keys.SERVER)
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    entries = (issuance.Entry(device=device(), updated=now),)
+    return issuance.LedgerCopy(run=run, entries=entries, orders=(), devices_of_orders={}, in_use=False)
+
+
 # Each public class whose objects hold a secret of the user's; none may be pickled.
 KEEPERS: dict[str, Callable[[Path], object]] = {
     "Secret": lambda _: Secret(PASSWORD),
+    "Issuance": lambda folder: issuance.Issuance(
+        SectigoClient(username="ops", password=PASSWORD, store=memory()),
+        cast("issuance.Ledger", None),
+        folder,
+        issuance.Plan(devices=(device(),)),
+    ),
     "SectigoClient": lambda _: SectigoClient(
         username="ops", password=PASSWORD, proxy=f"http://ops:{PASSWORD}@127.0.0.1:1", store=memory()
     ),
@@ -235,6 +254,11 @@ HOLDERS: dict[str, Callable[[], object]] = {
         raw={"generatorParametersValues": EVERYTHING},
         generator_parameters_values={"pkcs12Password": PASSWORD},
     ),
+    "Device": device,
+    "DeviceList": lambda: issuance.DeviceList(devices=(device(),), problems=(), empty_lines=0),
+    "Entry": lambda: ledger_copy().entries[0],
+    "LedgerCopy": ledger_copy,
+    "Plan": lambda: issuance.Plan(devices=(device(),), changed=(device(),), failed=ledger_copy().entries),
     "Model": lambda: models.Model(raw={"token": ACCESS}),
     "SandboxConfig": lambda: sandbox.SandboxConfig(password=PASSWORD),
     "Sandbox": lambda: sandbox.Sandbox(sandbox.SandboxConfig(password=PASSWORD)),
@@ -242,6 +266,7 @@ HOLDERS: dict[str, Callable[[], object]] = {
 }
 # Those that have nowhere to hold one: names, numbers, places, and how to reach a store.
 HARMLESS = {
+    "Access",
     "Account",
     "Accounts",
     "Authority",
@@ -251,6 +276,7 @@ HARMLESS = {
     "Config",
     "CredentialStore",
     "CredentialStoreContract",
+    "Event",
     "FakeClock",
     "FaultRule",
     "FileStore",
@@ -259,24 +285,31 @@ HARMLESS = {
     "Journal",
     "KeyringStore",
     "Layer",
+    "Ledger",
+    "LedgerContract",
     "Licenses",
+    "LineProblem",
     "Login",
     "MemoryJournal",
+    "Options",
     "Order",
     "Organization",
+    "Outcome",
     "Parameter",
     "Probe",
     "ProcessingInfo",
     "Profile",
     "ProfileDetail",
     "Protection",
-    "RefreshTokenFile",
     "Reconciliation",
+    "RefreshTokenFile",
     "ReportedStatus",
+    "Run",
     "SandboxTransport",
     "Setting",
     "SignIn",
     "SqliteJournal",
+    "SqliteLedger",
     "StagedFile",
     "SystemClock",
 }
