@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sectigo_async.errors import FileError
+from sectigo_async.errors import FileError, InvalidArgumentError
+from sectigo_async.files import Access, make_directory
 from sectigo_async.pki import StagedFile, safe_name, write_private
 
 needs_modes = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -117,3 +118,50 @@ def test_different_names_get_different_file_names(one: str, other: str) -> None:
 @pytest.mark.parametrize("name", ["con", "NUL", "com1.example", "../../etc/passwd", "*.example.com", "", "..", "a/b"])
 def test_names_that_mean_something_else_are_changed(name: str) -> None:
     assert safe_name(name) != name.lower()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize(("mode", "of_directory"), [(0o600, 0o700), (0o640, 0o750)])
+def test_access_is_what_was_said_whatever_the_umask(tmp_path: Path, umask: int, mode: int, of_directory: int) -> None:
+    access = Access(mode=mode)
+    before = os.umask(umask)
+    try:
+        assert make_directory(tmp_path / "a" / "b", access)
+        assert not make_directory(tmp_path / "a" / "b", access)
+        for content in (b"one", b"two"):
+            write_private(tmp_path / "a" / "b" / "key", content, overwrite=True, access=access)
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "a" / "b" / "key").stat().st_mode & 0o7777 == mode
+    for made in (tmp_path / "a" / "b", tmp_path / "a"):
+        assert made.stat().st_mode & 0o7777 == of_directory
+
+
+def test_access_for_a_group_gives_it_to_that_group(tmp_path: Path) -> None:
+    groups = [1234] if os.geteuid() == 0 else [group for group in os.getgroups() if group != os.getegid()]
+    if not groups:
+        pytest.skip("this user has one group only")
+    access = Access(mode=0o640, group=groups[0])
+    make_directory(tmp_path / "folder", access)
+    write_private(tmp_path / "folder" / "key", b"one", access=access)
+
+    for path in (tmp_path / "folder", tmp_path / "folder" / "key"):
+        assert path.stat().st_gid == groups[0]
+    assert (tmp_path / "folder" / "key").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may give files to any group")
+def test_a_group_that_files_cannot_be_given_to_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileError):
+        write_private(tmp_path / "key", b"one", access=Access(mode=0o640, group=0))
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o666, 0o660, 0o604, 0o700, 0o400, 0o1600, 0o2640, 0o4600, 0o000])
+def test_no_other_access_is_one_for_keys(mode: int) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"{mode:04o}") as caught:
+        Access(mode=mode)
+
+    assert "0640" in caught.value.hint

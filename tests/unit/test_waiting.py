@@ -1,5 +1,7 @@
 """Waiting as production code of this API does it (api.md 2)."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from sectigo_async import Batch, BatchStatus, ProcessingInfo
 from sectigo_async.errors import BatchFailed, CallTimeoutError, NotFoundError, SectigoError, WaitTimeout
 from sectigo_async.testing import FakeClock
-from sectigo_async.waiting import Verdict, next_look, verdict, watch
+from sectigo_async.waiting import Schedule, Verdict, next_look, verdict, watch
 
 
 def seen(status: BatchStatus, counts: tuple[int, int, int] | None = None) -> Batch:
@@ -173,3 +175,112 @@ async def test_the_last_look_has_time_to_succeed(clock: FakeClock) -> None:
         await collect(looks, clock, timeout=20)
 
     assert all(limit is not None and limit >= 2 for limit in looks.limits)
+
+
+def taken(schedule: Schedule) -> list[int]:
+    return list(iter(schedule.take, None))
+
+
+def test_the_first_look_is_made_when_half_of_those_before_were_ready(clock: FakeClock) -> None:
+    schedule = Schedule(clock)
+    assert (schedule.pause(), schedule.take(), len(schedule)) == (None, None, 0)
+    for number, lasted in enumerate((10, 30, 28)):
+        schedule.add(number)
+        clock.advance(schedule.pause() or 0)
+        assert schedule.take() == number
+        schedule.again(number)
+        clock.advance(lasted - schedule.age(number))
+        assert schedule.take() == number
+        schedule.done(number)
+
+    schedule.add(9)
+
+    assert schedule.pause() == pytest.approx(28)
+    assert schedule.take() is None
+    clock.advance(28.001)
+    assert (schedule.take(), schedule.pause(), len(schedule)) == (9, None, 1)
+
+
+def test_batches_that_come_to_nothing_teach_nothing(clock: FakeClock) -> None:
+    schedule = Schedule(clock)
+    schedule.add(1)
+    clock.advance(3600)
+    assert schedule.take() == 1
+    schedule.done(1, ready=False)
+
+    schedule.add(2)
+
+    assert schedule.pause() == pytest.approx(0.5)
+
+
+def test_batches_that_are_ready_at_the_first_look_make_it_come_sooner(clock: FakeClock) -> None:
+    schedule = Schedule(clock)
+    pauses: list[float] = []
+    for number in range(300):
+        schedule.add(number)
+        pauses.append(schedule.pause() or 0)
+        clock.advance(pauses[-1] + 1e-9)
+        assert taken(schedule) == [number]
+        schedule.done(number)
+
+    assert pauses[0] == pytest.approx(0.5)
+    assert pauses[-1] == pytest.approx(0.2)
+    assert all(after <= before + 1e-6 for before, after in pairwise(pauses))
+
+
+def test_the_one_due_first_is_taken_first_and_each_once(clock: FakeClock) -> None:
+    schedule = Schedule(clock)
+    for number in (7, 3, 5):
+        schedule.add(number)
+        clock.advance(0.1)
+    clock.advance(1)
+
+    assert taken(schedule) == [7, 3, 5]
+    assert len(schedule) == 3
+
+
+def test_looks_get_rarer_the_longer_it_takes(clock: FakeClock) -> None:
+    schedule = Schedule(clock)
+    schedule.add(1)
+    looks = 0
+    pauses: list[float] = []
+    while clock.monotonic() < 3600:
+        pause = schedule.pause()
+        assert pause is not None
+        pauses.append(pause)
+        clock.advance(pause)
+        assert schedule.take() == 1
+        looks += 1
+        schedule.again(1)
+
+    assert looks < 80
+    assert min(pauses) >= 0.2
+    assert max(pauses) <= 66
+
+
+def test_in_a_hurry_all_are_due_but_those_being_looked_at(clock: FakeClock) -> None:
+    schedule = Schedule(clock)
+    for number in (9, 2, 8, 1):
+        schedule.add(number)
+        clock.advance(0.2)
+    assert schedule.take() == 9
+    schedule.hurry()
+
+    assert sorted(taken(schedule)) == [1, 2, 8]
+    schedule.again(9)
+    pause = schedule.pause()
+    assert pause is not None
+    assert pause > 0
+
+
+def test_ten_thousand_batches_take_little_time_and_are_each_looked_at(clock: FakeClock) -> None:
+    schedule = Schedule(clock)
+    for number in range(10_000):
+        schedule.add(number)
+    clock.advance(1)
+    found = taken(schedule)
+    for number in found:
+        schedule.done(number)
+
+    assert sorted(found) == list(range(10_000))
+    assert (len(schedule), schedule.pause()) == (0, None)
