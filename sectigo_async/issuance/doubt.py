@@ -27,6 +27,7 @@ class Doubt:
         self._settle = timedelta(seconds=settle)
         self._orders: dict[str, Order] = {}
         self._looks: Counter[str] = Counter()
+        self._settled: list[str] = []
         self._next_look = clock.monotonic()
 
     def __iter__(self) -> Iterator[Order]:
@@ -59,14 +60,19 @@ class Doubt:
             return None
         return max(0.0, self._next_look - self._clock.monotonic())
 
+    def look(self) -> None:
+        """Take note that a look begins: it counts for those that have settled by now."""
+        now = self._now()
+        self._settled = [order.order_id for order in self if now >= order.sent_at + self._settle]
+
     def looked(self, *, beside_other_work: bool) -> None:
-        """Take note of a look, and settle on when the next is made.
+        """Take note that a look has ended, and settle on when the next is made.
 
         Args:
             beside_other_work: whether there is something else to do meanwhile.
         """
         now = self._now()
-        self._looks.update(order.order_id for order in self if now >= order.sent_at + self._settle)
+        self._looks.update(self._settled)
         oldest = min((order.sent_at for order in self), default=now)
         pause = min(max(_SHORTEST, _PART_OF_AGE * (now - oldest).total_seconds()), _LONGEST)
         if beside_other_work:

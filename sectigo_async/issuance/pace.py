@@ -5,6 +5,7 @@ from sectigo_async.clock import Clock
 _FIRST = 4.0
 _SHORTEST = 0.5
 _LONGEST = 60.0
+_LONGEST_ASKED = 600.0
 
 
 class Pace:
@@ -43,9 +44,9 @@ class Pace:
         Args:
             retry_after: the seconds it asks to be left alone.
         """
-        if self.pause() > 0 and retry_after is None:
-            return
-        self._limit = max(1.0, self._limit / 2)
-        rest = min(_SHORTEST * 2**self._row, _LONGEST)
-        self._row += 1
-        self._not_before = self._clock.monotonic() + max(rest, min(retry_after or 0.0, _LONGEST))
+        now = self._clock.monotonic()
+        if self.pause() == 0:
+            self._limit = max(1.0, self._limit / 2)
+            self._not_before = now + min(_SHORTEST * 2**self._row, _LONGEST)
+            self._row += 1
+        self._not_before = max(self._not_before, now + min(retry_after or 0.0, _LONGEST_ASKED))

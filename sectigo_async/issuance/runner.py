@@ -280,6 +280,7 @@ class Issuance:
             return self._look(batch_id)
         if self._look_pause() == 0:
             self._looking = True
+            self._doubt.look()
             return self._reconcile()
         if self._order_pause() == 0:
             chunk = self._chunk()
