@@ -40,7 +40,8 @@ class Plan:
         new: how many of these the ledger does not know yet.
         changed: which of these are known with other names or parameters.
         failed: those that failed before, and stay so unless they are to be tried again.
-        ordered: how many are ordered, but not saved yet; they are fetched.
+        unknown: those for which an order of unknown outcome was sent; ordered again if it turns out not placed.
+        ordered: how many are ordered, but not saved yet, `unknown` included; they are fetched.
         done: how many are saved.
         left_out: how many the ledger knows for which nothing is ordered, and that are not in the list any more.
         problems: what is wrong with the list. Nothing may be ordered by such a plan; see `without_problems`.
@@ -53,6 +54,7 @@ class Plan:
     new: int = 0
     changed: tuple[Device, ...] = ()
     failed: tuple[Entry, ...] = ()
+    unknown: tuple[Device, ...] = ()
     ordered: int = 0
     done: int = 0
     left_out: int = 0
@@ -73,6 +75,7 @@ class Plan:
             self,
             devices=tuple(device for device in self.devices if device.line not in bad),
             changed=tuple(device for device in self.changed if device.line not in bad),
+            unknown=tuple(device for device in self.unknown if device.line not in bad),
             problems=(),
         )
 
@@ -107,6 +110,7 @@ async def make_plan(
     to_order: list[Device] = []
     changed: list[Device] = []
     failed: list[Entry] = []
+    unknown: list[Device] = []
     states: Counter[DeviceState] = Counter()
     for device in devices:
         entry = known.get(device.key)
@@ -118,6 +122,8 @@ async def make_plan(
             states[entry.state] += 1
             if entry.state is DeviceState.FAILED:
                 failed.append(entry)
+            elif entry.state is DeviceState.UNKNOWN:
+                unknown.append(device)
             continue
         if not same and entry.state not in OPEN:
             what = f"{device.name} is {entry.state.value} already, with other names or parameters"
@@ -136,6 +142,7 @@ async def make_plan(
         new=sum(device.key not in known for device in to_order),
         changed=tuple(changed),
         failed=tuple(failed),
+        unknown=tuple(unknown),
         ordered=states[DeviceState.ORDERED] + states[DeviceState.UNKNOWN],
         done=states[DeviceState.DONE] + states[DeviceState.VERIFY_FAILED],
         left_out=sum(key not in keys and entry.state is DeviceState.PLANNED for key, entry in known.items()),
@@ -180,12 +187,21 @@ def _with_requests(devices: Sequence[Device], base: Path, keys: Keys) -> tuple[l
         except InvalidArgumentError as error:
             problems.append(LineProblem(line=device.line, message=str(error)))
             continue
-        for what in {f"the name {one.key!r}", f"the key of {one.csr}" if one.csr else ""} - {""}:
-            mark = one.request if what.startswith("the key") else one.key
+        marks = {one.key: f"the name {one.key!r}"}
+        if one.request:
+            marks[_public_key(one)] = f"the key of {one.csr}"
+        for mark, what in marks.items():
             if (before := lines.setdefault(mark, one.line)) != one.line:
                 problems.append(LineProblem(line=one.line, message=f"{what} stands in line {before} already"))
         read.append(one)
     return read, problems
+
+
+def _public_key(device: Device) -> str:
+    """Return the public key of a request: what tells a certificate, and an order, apart."""
+    from sectigo_async.pki import public_bytes, read_requests
+
+    return public_bytes(read_requests(device.request.encode())[0].public_key()).hex()
 
 
 def _with_request(device: Device, base: Path, keys: Keys) -> Device:
@@ -244,7 +260,9 @@ def _check(
                 for name in device.parameters
                 if name not in IN_A_CSR and not _is_password(rules, name)
             ]
-            sendable = [rule for rule in rules.values() if rule.name in {_COMMON_NAME, _DNS_NAMES, *IN_A_CSR}]
+            # What else a request of one's own says, the service judges.
+            judged = {_COMMON_NAME, _DNS_NAMES, *(() if device.request else IN_A_CSR)}
+            sendable = [rule for rule in rules.values() if rule.name in judged]
             said = {name: value for name, value in params.items() if name in {rule.name for rule in sendable}}
             check = check_parameters(sendable, said)
         else:
