@@ -45,11 +45,13 @@ class _Walk:
     """What a walk through ids has seen.
 
     Attributes:
+        began: when it began.
         batches: the batches there are, and that may be seen.
         looked: the ids that were answered for, foreign and missing ones included.
         unread: the ids that were not, and why.
     """
 
+    began: datetime
     batches: dict[int, Batch] = attrs.field(factory=dict)
     looked: set[int] = attrs.field(factory=set)
     unread: dict[int, SectigoError] = attrs.field(factory=dict)
@@ -111,7 +113,7 @@ class Reconciler:
             AuthenticationError: no token can be had.
             NoReplyError: the service does not answer.
         """
-        walk = _Walk()
+        walk = _Walk(self._now())
         results: dict[str, Reconciliation] = {}
         late = asyncio.timeout(timeout)
         try:
@@ -241,7 +243,7 @@ class Reconciler:
     def _doubt(self, order: Order, walk: _Walk, witness: int | None) -> str:
         """Return why nothing is proved by no batch fitting an order."""
         settled = order.sent_at + self._settle
-        if self._now() < settled:
+        if walk.began < settled:
             return f" yet: look again after {settled:%Y-%m-%d %H:%M:%S} UTC"
         if order.after == 0:
             return ", and nothing tells from which id on to look: see in the portal"
@@ -259,7 +261,8 @@ class Reconciler:
 
     def _is_exhausted(self, order: Order, walk: _Walk) -> bool:
         """Say whether it is late enough, and all ids up to where there are none yet were answered for."""
-        settled = self._now() >= order.sent_at + self._settle
+        # What ran while ids were walked through may have one that was passed by then.
+        settled = walk.began >= order.sent_at + self._settle
         numbers = self._range(order)
         end = next((number for number in numbers if number not in walk.looked | self._placed.keys()), numbers.stop)
         beyond = end - max((*walk.batches, *self._placed, order.after, 0)) > _EMPTY_STRETCH

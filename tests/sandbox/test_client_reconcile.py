@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import attrs
 import pytest
 
+import sectigo_async
 from sectigo_async import (
     MemoryJournal,
     Order,
@@ -16,6 +17,7 @@ from sectigo_async import (
 )
 from sectigo_async.errors import NoReplyError, NotAuthorizedError, NotFoundError
 from sectigo_async.pki import generate_key, make_csr
+from sectigo_async.resources.batches import Batches
 from sectigo_async.sandbox import Fault, FaultRule, Sandbox, SandboxTransport
 from sectigo_async.sandbox.errors import ServiceError
 from sectigo_async.sandbox.records import Batch
@@ -24,6 +26,7 @@ from sectigo_async.testing import FakeClock
 CREATE = "PUT /api/v1/batches/createSingleCertBatch"
 UPLOAD = "POST /api/v1/batches/upload"
 DETAIL = "GET /api/v1/batches/{id}"
+FIND = "POST /api/v1/certificates/find"
 REVOKE = "POST /api/v1/certificates/{id}/revoke"
 
 
@@ -468,3 +471,43 @@ async def test_a_journal_in_memory_forgets_only_what_is_settled(sdk: SectigoClie
     assert len(orders) == 10_001
     assert orders[0] == order
     assert await journal.highest() == 10_009
+
+
+async def test_all_is_looked_at_only_by_a_look_that_began_when_the_order_had_settled(
+    sdk: SectigoClient, sandbox: Sandbox, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(sdk, 1)
+    late = FaultRule(route=CREATE, fault=Fault.LATE_COMMIT, times=1, seconds=890)
+    strike(sandbox, late, FaultRule(route=FIND, fault=Fault.LAG, seconds=1000))
+    order = await ambiguous_create(sdk)
+    clock.advance(880)
+    look = Batches.get
+
+    async def slowly(batches: Batches, batch_id: int, **more: float) -> sectigo_async.Batch:
+        clock.advance(1 if batch_id > order.after + 20 else 0)
+        return await look(batches, batch_id, **more)
+
+    monkeypatch.setattr(Batches, "get", slowly)
+    result = await only(sdk, order)
+    assert clock.time() > order.sent_at.timestamp() + 900
+    assert (result.order.state, result.exhausted) == (OrderState.UNKNOWN, False), "it ran after its id was looked at"
+    monkeypatch.undo()
+
+    assert (await only(sdk, order)).order.state is OrderState.ORDERED
+
+
+async def test_of_an_order_that_never_ran_all_is_looked_at_once_it_has_settled(
+    sdk: SectigoClient, sandbox: Sandbox, clock: FakeClock
+) -> None:
+    await create(sdk, 1)
+    strike(sandbox, refuse(CREATE))
+    order = await ambiguous_create(sdk)
+    assert not (await only(sdk, order)).exhausted
+    clock.advance(900)
+
+    result = await only(sdk, order)
+
+    assert (result.order.state, result.exhausted) == (OrderState.UNKNOWN, True)
+    assert not (await only(sdk, order, scan=50)).exhausted, "there may be something beyond"
+    strike(sandbox, refuse(DETAIL, times=None))
+    assert not (await only(sdk, order)).exhausted, "what could not be read may be it"
