@@ -85,7 +85,7 @@ def make_directory(path: Path, access: Access = PRIVATE) -> bool:
             missing.mkdir(mode=access.of_directories, exist_ok=True)
             if access != PRIVATE:
                 _give(missing, access)
-            _sync_directory(missing.parent)
+            sync_directory(missing.parent)
     except FileExistsError:
         problem = f"{path} is not a directory"
     except OSError as error:
@@ -159,7 +159,7 @@ class StagedFile:
             elif not self._take_free_place():
                 same = self.target.is_file() and filecmp.cmp(self.path, self.target, shallow=False)
                 problem = "" if same else _OTHER.format(self.target)
-            _sync_directory(self.target.parent)
+            sync_directory(self.target.parent)
         except OSError as error:
             problem = f"cannot write {self.target}: {error.strerror}"
             hint = "see that there is room, and that the directory is yours to write to"
@@ -195,7 +195,8 @@ class StagedFile:
             self.path.unlink()
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make durable which files are in a directory."""
     if os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY)

@@ -1,15 +1,20 @@
-"""A bulk run in sight: a view that is drawn anew on a terminal, plain lines elsewhere; and how it ended."""
+"""What bulk runs share at the command line: their ledger, a view of how they go, and how they ended."""
 
+import enum
+import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sectigo_async.issuance import DeviceState, Event, EventKind, Plan
+from sectigo_async import SectigoClient
+from sectigo_async.issuance import DeviceState, Event, EventKind, Issuance, Plan, Run, SqliteLedger
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings
 from sectigo_async_cli.output import flat, say, spinner
+from sectigo_async_cli.run import stopping
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,6 +49,35 @@ def exit_code(counts: Counts) -> int:
     if counts.get(DeviceState.FAILED) or counts.get(DeviceState.VERIFY_FAILED):
         return exit_codes.PARTLY_DONE
     return exit_codes.DONE
+
+
+class OnAmbiguous(enum.Enum):
+    """What is done where nobody can tell whether an order was placed."""
+
+    WAIT = "wait"
+    RESUBMIT = "resubmit"
+
+
+@asynccontextmanager
+async def open_ledger(client: SectigoClient, out: Path, run: Run, *, only_look: bool) -> AsyncIterator[SqliteLedger]:
+    """Take the ledger in `out`; for a mere look where there is none, one that leaves no trace."""
+    floor = max((order.batch_id or 0 for order in await client.batches.orders()), default=0)
+    if only_look and not SqliteLedger.exists(out):
+        with tempfile.TemporaryDirectory() as place:
+            async with SqliteLedger.open(Path(place), run) as ledger:
+                yield ledger
+        return
+    async with SqliteLedger.open(out, run, floor=floor) as ledger:
+        yield ledger
+
+
+async def watch(chosen: Settings, issuance: Issuance, plan: Plan) -> None:
+    """Let a run go, and show how."""
+    view = View(chosen, plan)
+    with stopping(issuance.stop), view.shown():
+        async with aclosing(issuance.run()) as events:
+            async for event in events:
+                view.take(event)
 
 
 class View:

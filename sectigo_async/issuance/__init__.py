@@ -19,6 +19,7 @@ from sectigo_async.files import Access
 from sectigo_async.issuance.devices import Device, DeviceList, LineProblem, device_key, read_devices
 from sectigo_async.issuance.ledger import DeviceState, Entry, Keys, Ledger, Outcome, Run
 from sectigo_async.issuance.plan import Plan, make_plan
+from sectigo_async.issuance.renewal import Installed, Renewals, Superseded
 from sectigo_async.issuance.report import write_reports
 from sectigo_async.issuance.runner import Event, EventKind, Issuance, Options
 from sectigo_async.issuance.sqlite_ledger import LedgerCopy, SqliteLedger, read_ledger
@@ -31,6 +32,7 @@ __all__ = [
     "Entry",
     "Event",
     "EventKind",
+    "Installed",
     "Issuance",
     "Keys",
     "Ledger",
@@ -39,8 +41,10 @@ __all__ = [
     "Options",
     "Outcome",
     "Plan",
+    "Renewals",
     "Run",
     "SqliteLedger",
+    "Superseded",
     "device_key",
     "make_plan",
     "read_devices",

@@ -79,6 +79,13 @@ class Plan:
             problems=(),
         )
 
+    def first(self, count: int) -> "Plan":
+        """Return a plan that orders for the first `count` devices only."""
+        devices = self.devices[:count]
+        keys = {device.key for device in devices}
+        changed = tuple(device for device in self.changed if device.key in keys)
+        return attrs.evolve(self, devices=devices, changed=changed)
+
 
 async def make_plan(
     client: SectigoClient,

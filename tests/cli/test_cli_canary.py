@@ -60,6 +60,7 @@ LINES: dict[str, list[str]] = {
     ],
     "upload": ["upload -p 42 one.example.com.csr", "upload -p 42 - < key-and-request"],
     "issue": ["issue devices.csv -p 117 --keys server --out many", "issue devices.csv -p 85 --out more --dry-run"],
+    "renew": ["renew many --within 3000d", "renew many --revoke-superseded --after 0h"],
     "batches": ["batches -i {batch}", "batches"],
     "reconcile": ["reconcile", "reconcile deadbeef"],
     "wait": ["wait {batch} --timeout 60"],

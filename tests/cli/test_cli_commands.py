@@ -51,6 +51,7 @@ def base(call: Run, tmp_path_factory: pytest.TempPathFactory) -> Base:
     do("csr -d one.example.com --san www.one.example.com")
     do("csr -d two.example.com")
     (folder / "devices.csv").write_text("common_name\nthree.example.com\nfour.example.com\n")
+    do("issue devices.csv -p 42 --out many")
     return Base(folder, {"batch": str(batch), "serial": item["serialNumber"], "chain": CHAIN})
 
 
@@ -77,6 +78,9 @@ CASES: list[tuple[str, int, object, str]] = [
     ("issue devices.csv -p 42 --out new --batch-size 1 --max-open 2 --timeout 60", 0, {"done", "failed"}, ""),
     ("issue devices.csv -p 42 --out new --keys server --max-concurrency 2 --retry-failed", 0, {"done"}, "2 to order"),
     ("issue devices.csv -p 42 --out new --on-ambiguous resubmit --settle 1 --skip-invalid", 0, {"done"}, ""),
+    ("renew many --within 3000d --dry-run --max-orders 1 --retry-failed --trust {chain}", 0, {"planned"}, ""),
+    ("renew many --deploy-hook true --settle 1 --on-ambiguous resubmit --timeout 9", 0, {"due"}, ""),
+    ("renew many --revoke-superseded --after 3d", 0, [], ""),
     ("issue devices.csv --profile 42 --out new --dry-run --encoding utf-8", 0, {"toOrder", "balance"}, ""),
     ("issue devices.csv -p 42 --out new --mode 0640 --group root --trust {chain} --dry-run", 0, {"toOrder"}, ""),
     ("batches -i {batch}", 0, BATCH, ""),

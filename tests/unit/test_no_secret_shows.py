@@ -211,6 +211,19 @@ def device() -> issuance.Device:
     return issuance.Device(key="a", name="a", common_name="a", parameters={"pkcs12Password": PASSWORD}, line=2)
 
 
+def installed() -> issuance.Installed:
+    return issuance.Installed(
+        folder=Path("a"),
+        generation=Path("a"),
+        endpoint=BASE,
+        profile_id=42,
+        keys=issuance.Keys.SERVER,
+        device=device(),
+        serial_number="0A",
+        not_after=datetime(2026, 3, 1, tzinfo=UTC),
+    )
+
+
 def ledger_copy() -> issuance.LedgerCopy:
     run = issuance.Run(endpoint=BASE, username="ops", profile_id=42, keys=issuance.Keys.SERVER)
     now = datetime(2026, 3, 1, tzinfo=UTC)
@@ -257,6 +270,7 @@ HOLDERS: dict[str, Callable[[], object]] = {
     "Device": device,
     "DeviceList": lambda: issuance.DeviceList(devices=(device(),), problems=(), empty_lines=0),
     "Entry": lambda: ledger_copy().entries[0],
+    "Installed": installed,
     "LedgerCopy": ledger_copy,
     "Plan": lambda: issuance.Plan(devices=(device(),), changed=(device(),), failed=ledger_copy().entries),
     "Model": lambda: models.Model(raw={"token": ACCESS}),
@@ -303,6 +317,7 @@ HARMLESS = {
     "Protection",
     "Reconciliation",
     "RefreshTokenFile",
+    "Renewals",
     "ReportedStatus",
     "Run",
     "SandboxTransport",
@@ -311,6 +326,7 @@ HARMLESS = {
     "SqliteJournal",
     "SqliteLedger",
     "StagedFile",
+    "Superseded",
     "SystemClock",
 }
 

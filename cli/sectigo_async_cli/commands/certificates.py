@@ -91,7 +91,7 @@ def revoke(
             because = why
             if chosen.interactive:
                 because = await _ask_why(why if reason is not None else None)
-        _tell(chosen, serial, await _revoke(client, target.profile_id, serial, because))
+        _tell(chosen, serial, await revoke_once(client, target.profile_id, serial, because))
 
     run_client(ctx, job)
 
@@ -122,7 +122,7 @@ async def _ask_why(why: RevocationReason | None) -> RevocationReason:
     return why
 
 
-async def _revoke(
+async def revoke_once(
     client: SectigoClient, profile_id: int, serial: str, why: RevocationReason
 ) -> RevocationReason | None:
     """Revoke a certificate; return why, or `None` where the service refuses since it is revoked already."""

@@ -45,7 +45,7 @@ def expiring(
     Example: sectigo-async expiring certs/ --within 30d --check
     """
     chosen = settings(ctx)
-    limit = _duration(within)
+    limit = duration(within)
 
     async def job() -> None:
         places = directories or [await file_target(chosen, None, "Directory:", "DIR")]
@@ -70,11 +70,16 @@ def expiring(
     run(chosen, job)
 
 
-def _duration(text: str) -> timedelta:
+def duration(text: str, option: str = "--within") -> timedelta:
+    """Return the time that words like 12h, 30d or 4w mean.
+
+    Raises:
+        typer.BadParameter: they mean none.
+    """
     found = re.fullmatch(r"(\d{1,6})\s*([hdw])", text.strip().lower(), re.ASCII)
     length = _UNITS[found[2]] * int(found[1]) if found else None
     if length is None or length > _LONGEST:
-        raise typer.BadParameter(f"{text!r} is no time like 12h, 30d or 4w", param_hint="--within")
+        raise typer.BadParameter(f"{text!r} is no time like 12h, 30d or 4w", param_hint=option)
     return length
 
 

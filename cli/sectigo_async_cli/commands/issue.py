@@ -1,11 +1,7 @@
 """Bulk issuance: issue."""
 
 import asyncio
-import enum
 import stat
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +18,6 @@ from sectigo_async.issuance import (
     Options,
     Plan,
     Run,
-    SqliteLedger,
     make_plan,
     read_devices,
     write_reports,
@@ -30,24 +25,17 @@ from sectigo_async.issuance import (
 from sectigo_async.pki import load_certificates
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
-from sectigo_async_cli.issuing import View, exit_code, in_words
+from sectigo_async_cli.issuing import OnAmbiguous, exit_code, in_words, open_ledger, watch
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree
 from sectigo_async_cli.output import say
-from sectigo_async_cli.run import noting, run_client, stopping
+from sectigo_async_cli.run import noting, run_client
 from sectigo_async_cli.stdin import read_stdin
 from sectigo_async_cli.targets import check_profile_is_named, profile_target
 
 _LARGEST_LIST = 64 * 1024 * 1024
 _MOST_PROBLEMS = 100
-
-
-class OnAmbiguous(enum.Enum):
-    """What is done where nobody can tell whether an order was placed."""
-
-    WAIT = "wait"
-    RESUBMIT = "resubmit"
 
 
 def issue(
@@ -122,7 +110,7 @@ def issue(
         run = Run(
             endpoint=client.config.endpoint, username=client.username or "", profile_id=target.profile_id, keys=keys
         )
-        async with _ledger(client, out, run, only_look=dry_run) as ledger:
+        async with open_ledger(client, out, run, only_look=dry_run) as ledger:
             with noting("nothing was ordered"):
                 base = None if file == "-" else Path(file).parent
                 plan = await make_plan(client, ledger, out, listed, base=base, retry_failed=retry_failed)
@@ -135,7 +123,7 @@ def issue(
                     await agree(_question(plan, target.profile_id))
             issuance = Issuance(client, ledger, out, plan, options=options, trust=anchors)
             try:
-                await _watch(chosen, issuance, plan)
+                await watch(chosen, issuance, plan)
             finally:
                 await asyncio.to_thread(write_reports, out, await ledger.entries(), access=access)
         _end(chosen, issuance, out)
@@ -186,19 +174,6 @@ def _content(file: str) -> bytes:
     except OSError as error:
         problem = f"cannot read {file}: {error.strerror}"
     raise FileError(problem, hint="name a CSV or JSON Lines file with devices")
-
-
-@asynccontextmanager
-async def _ledger(client: SectigoClient, out: Path, run: Run, *, only_look: bool) -> AsyncIterator[SqliteLedger]:
-    """Take the ledger in `out`; for a mere look where there is none, one that leaves no trace."""
-    floor = max((order.batch_id or 0 for order in await client.batches.orders()), default=0)
-    if only_look and not SqliteLedger.exists(out):
-        with tempfile.TemporaryDirectory() as place:
-            async with SqliteLedger.open(Path(place), run) as ledger:
-                yield ledger
-        return
-    async with SqliteLedger.open(out, run, floor=floor) as ledger:
-        yield ledger
 
 
 def _judge(chosen: Settings, listed: DeviceList, plan: Plan, *, skip_invalid: bool, dry_run: bool) -> Plan:
@@ -265,14 +240,6 @@ def _question(plan: Plan, profile_id: int) -> str:
     left = "" if plan.balance is None else f" of the {plan.balance:,} left"
     noun = "licence" if count == 1 else "licences"
     return f"Order under profile {profile_id}? It spends {count:,} {noun}{left}."
-
-
-async def _watch(chosen: Settings, issuance: Issuance, plan: Plan) -> None:
-    view = View(chosen, plan)
-    with stopping(issuance.stop), view.shown():
-        async with aclosing(issuance.run()) as events:
-            async for event in events:
-                view.take(event)
 
 
 def _end(chosen: Settings, issuance: Issuance, out: Path) -> None:
