@@ -82,6 +82,16 @@ def test_a_renewal_brings_a_new_key_in_a_folder_of_its_own_and_turns_the_link(bu
     assert (again.returncode, licenses(bulk)) == (0, 9), again.stderr
     assert {link(folder) for folder in first} == {"generation-3"}
 
+    (turned,) = [folder for folder in first if folder.name == "gw1.example.com"]
+    (turned / "live").unlink()
+    (turned / "live").symlink_to("generation-2")
+    back = bulk("renew", "c", "--within", "300d", *QUICK)
+    assert (back.returncode, licenses(bulk)) == (0, 9), back.stderr
+    late = bulk("renew", "c", *SOON, *QUICK)
+    assert (late.returncode, licenses(bulk)) == (5, 11), late.stderr
+    assert "c/gw1.example.com was renewed before, and its link leads to the former files" in late.stderr
+    assert link(turned) == "generation-2"
+
 
 def test_keys_made_by_the_service_are_renewed_with_a_password_of_their_own(
     serve: "Callable[..., AbstractContextManager[str]]", bare: Run, tmp_path: Path

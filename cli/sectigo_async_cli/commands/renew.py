@@ -4,7 +4,7 @@ import asyncio
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,7 @@ from sectigo_async.errors import BadRequestError, FileError, NotFoundError
 from sectigo_async.issuance import (
     DeviceList,
     DeviceState,
+    Entry,
     Installed,
     Issuance,
     Keys,
@@ -195,12 +196,21 @@ class _Renewal:
                 issuance = Issuance(self.client, ledger, place, plan, options=self.options, trust=self.trust)
                 await watch(self.chosen, issuance, plan)
                 await self._install(ledger, place)
-                keys_due = {one.device.key for one in some}
-                for entry in await ledger.entries():
-                    if entry.device.key in keys_due and entry.device.key not in before:
-                        self.counts[entry.state] += 1
-                        self.problems += [f"{entry.device.name}: {entry.error}"] if entry.error else []
+                self._count(await ledger.entries(), some, before)
                 self.stopped = issuance.stopped
+
+    def _count(self, entries: Iterable[Entry], due: Iterable[Installed], before: Collection[str]) -> None:
+        """Count what became of what was due."""
+        folders = {one.device.key: str(one.folder) for one in due}
+        for entry in entries:
+            folder = folders.get(entry.device.key)
+            if folder is None:
+                continue
+            if entry.device.key not in before:
+                self.counts[entry.state] += 1
+                self.problems += [f"{entry.device.name}: {entry.error}"] if entry.error else []
+            elif folder not in self.installed:
+                self.problems.append(f"{folder} was renewed before, and its link leads to the former files: turn it")
 
     async def show(self, due: Sequence[Installed], *, retry_failed: bool) -> None:
         """Find out what would be ordered."""
