@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography import x509
 
 from sectigo_async import SectigoClient
-from sectigo_async.issuance import Issuance, Keys, Run, SqliteLedger, make_plan, read_devices
+from sectigo_async.issuance import DeviceState, Issuance, Keys, Run, SqliteLedger, make_plan, read_devices
 from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
 
 DEVICES = b"""common_name;dns_names
@@ -34,7 +34,8 @@ async def issue(client: SectigoClient, directory: Path, root: x509.Certificate) 
             async for event in events:
                 print(event.kind.value, event.text)
         for entry in await ledger.entries():
-            print(entry.device.name, entry.state.value, entry.serial_number, entry.not_after)
+            state = "verified" if entry.state is DeviceState.DONE else entry.state.value
+            print(entry.device.name, state, entry.serial_number, entry.not_after)
 
 
 async def main() -> None:

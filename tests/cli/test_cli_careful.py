@@ -296,6 +296,7 @@ def test_the_readme_works_as_written(call: Run, tmp_path: Path) -> None:
     section = text[text.index("## The command line") : text.index("## More")]
     blocks = re.findall(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("sectigo-async ")]
+    (tmp_path / "devices.csv").write_text("common_name\nm1.example.com\nm2.example.com\n")
     elsewhere = {"serve", "login", "shell", "logout"}
     batch = ""
     for line in lines:
