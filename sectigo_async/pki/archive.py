@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 import attrs
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
 from sectigo_async.errors import ArchiveError, FileError, PkiError, WrongPasswordError
 from sectigo_async.pki import pem
-from sectigo_async.pki.certificates import IssuedCertificate, Issuers, check_chain, is_ca
+from sectigo_async.pki.certificates import IssuedCertificate, Issuers, find_path, is_ca
 from sectigo_async.pki.csr import common_name, dns_names
 from sectigo_async.pki.keys import KEY_LABELS, PrivateKey, load_key, public_bytes
 from sectigo_async.pki.protection import Pkcs12, Protection
@@ -144,24 +145,31 @@ class Archive:
         by_public_key |= {public_bytes(key.public_key()): key for key in keys}
         anchors = None if trust is None else list(trust)
         only_issuers = all(is_ca(certificate) for certificate in certificates)
-        issued: dict[x509.Certificate, IssuedCertificate] = {}
+        issued: list[IssuedCertificate] = []
+        seen: set[x509.Certificate] = set()
         for content in contents:
             for certificate in content.certificates:
+                if certificate in seen:
+                    continue
+                seen.add(certificate)
                 key = by_public_key.get(public_bytes(certificate.public_key()))
                 # A certificate that may issue others is what was ordered only where somebody holds its key,
                 # or where there is nothing else.
-                if certificate in issued or (is_ca(certificate) and key is None and not only_issuers):
+                if is_ca(certificate) and key is None and not only_issuers:
                     continue
-                chain = issuers.chain(certificate)
-                issued[certificate] = IssuedCertificate(
-                    certificate=certificate,
-                    chain=chain,
-                    key=key,
-                    member=content.member,
-                    protection=content.protection,
-                    key_match=key is not None if by_public_key else None,
-                    name_match=_names_match(certificate, names),
-                    chain_check=check_chain(certificate, dict.fromkeys((*chain, *issuers.all())), anchors, at=at),
+                check, path = find_path(certificate, issuers.all(), anchors, at=at)
+                issuers.know(path)
+                issued.append(
+                    IssuedCertificate(
+                        certificate=certificate,
+                        chain=issuers.chain(certificate),
+                        key=key,
+                        member=content.member,
+                        protection=content.protection,
+                        key_match=key is not None if by_public_key else None,
+                        name_match=_names_match(certificate, names),
+                        chain_check=check,
+                    )
                 )
         if issued:
             if problems is not None:
@@ -169,7 +177,7 @@ class Archive:
             else:
                 for problem in found:
                     _log.warning("%s", problem)
-            return tuple(issued.values())
+            return tuple(issued)
         raise next(iter(found), _nothing())
 
 
@@ -251,12 +259,11 @@ def read_member(member: Member, password: str | Secret | None) -> Content:
     keys, unusable = _pem_keys(member, password) if member.kind is MemberKind.PEM else ((), None)
     readers: dict[MemberKind, Callable[[bytes], list[x509.Certificate]]] = {
         MemberKind.PEM: _load_pem,
-        MemberKind.DER: lambda content: [x509.load_der_x509_certificate(content)],
+        MemberKind.DER: lambda content: [_usable(x509.load_der_x509_certificate(content))],
         MemberKind.PKCS7: _load_pkcs7,
     }
     try:
-        certificates = readers[member.kind](member.content)
-        return Content(member.name, None, _usable(certificates), keys, unusable)
+        return Content(member.name, None, tuple(readers[member.kind](member.content)), keys, unusable)
     except Exception as error:  # noqa: BLE001 - cryptography raises whatever its backend meets in hostile input
         problem = f"{member.name!r} is damaged: {error}"
     raise ArchiveError(problem, hint="download it again")
@@ -289,15 +296,21 @@ def _of_another_kind(member: Member) -> ArchiveError:
 
 
 def _load_pem(content: bytes) -> list[x509.Certificate]:
-    return [x509.load_pem_x509_certificate(block) for block in pem.blocks(content, "CERTIFICATE")]
+    return [_load_block(block) for block in pem.blocks(content, "CERTIFICATE")]
+
+
+@lru_cache(maxsize=32)
+def _load_block(block: bytes) -> x509.Certificate:
+    # Their issuers come with each of hundreds of certificates.
+    return _usable(x509.load_pem_x509_certificate(block))
 
 
 def _load_pkcs7(content: bytes) -> list[x509.Certificate]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Java writes BER where DER is due; it is read all the same.
         for block in pem.blocks(content, *_PKCS7):
-            return pkcs7.load_pem_pkcs7_certificates(block.replace(b" CMS-", b" PKCS7-"))
-        return pkcs7.load_der_pkcs7_certificates(content)
+            return list(map(_usable, pkcs7.load_pem_pkcs7_certificates(block.replace(b" CMS-", b" PKCS7-"))))
+        return list(map(_usable, pkcs7.load_der_pkcs7_certificates(content)))
 
 
 def _read_pkcs12(member: Member, password: str | Secret | None) -> Content:
@@ -321,20 +334,18 @@ def _read_pkcs12(member: Member, password: str | Secret | None) -> Content:
     keys = (opened.key,) if isinstance(opened.key, PrivateKey) else ()
     unusable = None if keys or opened.key is None else _of_another_kind(member)
     try:
-        return Content(member.name, looked_at.protection, _usable(found), keys, unusable)
+        return Content(member.name, looked_at.protection, tuple(map(_usable, found)), keys, unusable)
     except Exception as error:  # noqa: BLE001 - as in `read_member`
         problem = f"{member.name!r} is damaged: {error}"
     raise ArchiveError(problem, hint="download it again")
 
 
-def _usable(certificates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
-    """Read what certificates hold, which is otherwise read lazily: here is where it may fail."""
-    found = tuple(certificates)
-    for certificate in found:
-        public_bytes(certificate.public_key())
-        _ = (certificate.subject.rfc4514_string(), certificate.issuer, list(certificate.extensions))
-        _ = (common_name(certificate.subject), dns_names(certificate), is_ca(certificate))
-    return found
+def _usable(certificate: x509.Certificate) -> x509.Certificate:
+    """Read what a certificate holds, which is otherwise read lazily: here is where it may fail."""
+    public_bytes(certificate.public_key())
+    _ = (certificate.subject.rfc4514_string(), certificate.issuer, list(certificate.extensions))
+    _ = (common_name(certificate.subject), dns_names(certificate), is_ca(certificate))
+    return certificate
 
 
 def _names_match(certificate: x509.Certificate, names: Collection[str] | None) -> bool | None:

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import attrs
@@ -243,6 +244,7 @@ class Issuers:
 
     def __init__(self, certificates: Iterable[x509.Certificate]) -> None:
         self._by_subject: dict[x509.Name, list[x509.Certificate]] = {}
+        self._signed: set[tuple[x509.Certificate, x509.Certificate]] = set()
         for certificate in certificates:
             if is_ca(certificate) and certificate.subject != certificate.issuer:
                 self._by_subject.setdefault(certificate.subject, []).append(certificate)
@@ -253,12 +255,20 @@ class Issuers:
         current = certificate
         while len(chain) < _LONGEST_CHAIN:
             candidates = self._by_subject.get(current.issuer, [])[:_MOST_OF_ONE_NAME]
-            issuer = next((other for other in candidates if other not in chain and issued_by(current, other)), None)
+            fresh = (other for other in candidates if other not in chain)
+            issuer = next((other for other in fresh if self._signed_by(current, other)), None)
             if issuer is None:
                 break
             chain.append(issuer)
             current = issuer
         return tuple(chain)
+
+    def know(self, path: Sequence[x509.Certificate]) -> None:
+        """Take note of a path whose signatures were checked, the issued first: they need not be checked again."""
+        self._signed.update(pairwise(path))
+
+    def _signed_by(self, certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+        return (certificate, issuer) in self._signed or issued_by(certificate, issuer)
 
     def all(self) -> list[x509.Certificate]:
         """Return all of them, for a check that may have to try several paths."""
@@ -318,16 +328,31 @@ def check_chain(
     Raises:
         InvalidArgumentError: `at` has no time zone.
     """
+    return find_path(certificate, intermediates, trust, at=at)[0]
+
+
+def find_path(
+    certificate: x509.Certificate,
+    intermediates: Iterable[x509.Certificate],
+    trust: Iterable[x509.Certificate] | None,
+    *,
+    at: datetime | None = None,
+) -> tuple[ChainCheck, Sequence[x509.Certificate]]:
+    """Check as `check_chain` does, and return the path to the root, too, where there is one; `certificate` is first.
+
+    Raises:
+        InvalidArgumentError: `at` has no time zone.
+    """
     anchors = list(trust or ())
     moment = at or datetime.now(UTC)
     if moment.tzinfo is None:
         raise InvalidArgumentError("the time to check for has no time zone", hint="give an aware datetime")
     if not anchors:
-        return ChainCheck(ChainStatus.NOT_PINNED)
+        return ChainCheck(ChainStatus.NOT_PINNED), ()
     if not certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc:
-        return ChainCheck(ChainStatus.FAILED, "the certificate is not valid at this time")
+        return ChainCheck(ChainStatus.FAILED, "the certificate is not valid at this time"), ()
     try:
-        _policy(anchors, moment).verify(certificate, list(intermediates))
+        path = _policy(anchors, moment).verify(certificate, list(intermediates)).chain
     except (verification.VerificationError, ValueError) as error:
-        return ChainCheck(ChainStatus.FAILED, f"no path to a trusted root: {error}")
-    return ChainCheck(ChainStatus.VERIFIED)
+        return ChainCheck(ChainStatus.FAILED, f"no path to a trusted root: {error}"), ()
+    return ChainCheck(ChainStatus.VERIFIED), path

@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from cryptography import x509
@@ -28,6 +29,8 @@ from sectigo_async.pki import (
     read_requests,
     without_dns_name,
 )
+from sectigo_async.pki import archive as archive_module
+from sectigo_async.pki import certificates as certificates_module
 
 NOW = datetime.now(UTC)
 DER = serialization.Encoding.DER
@@ -448,6 +451,36 @@ def test_a_thousand_certificates_are_opened_in_one_pass(zipped: Callable[..., Ar
     opened = zipped(x=text[: len(text) // 2], y=text[len(text) // 2 :]).open()
 
     assert len(opened) >= 999
+
+
+def test_what_many_certificates_share_is_read_once_and_no_signature_is_checked_twice(
+    zipped: Callable[..., Archive], root: Signed, issuer: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaves = [Signed(f"gw{number}.example.com", issuer, ca=False) for number in range(20)]
+    archive = zipped(**{f"gw{n}": leaf.encoded(PEM) + issuer.encoded(PEM) for n, leaf in enumerate(leaves)})
+    read, checked = Mock(side_effect=archive_module._usable), Mock(side_effect=certificates_module.issued_by)
+    monkeypatch.setattr(archive_module, "_usable", read)
+    monkeypatch.setattr(certificates_module, "issued_by", checked)
+    archive_module._load_block.cache_clear()
+
+    issued = archive.open(trust=[root.certificate])
+
+    assert [one.chain for one in issued] == [(issuer.certificate,)] * 20
+    assert {one.chain_check.status for one in issued} == {ChainStatus.VERIFIED}
+    assert (read.call_count, checked.call_count) == (21, 0)
+
+
+def test_a_forged_certificate_among_good_ones_of_its_issuer_is_found(
+    zipped: Callable[..., Archive], root: Signed, issuer: Signed
+) -> None:
+    forger = Signed("issuer", root)
+    good, forged = Signed("good", issuer, ca=False), Signed("forged", forger, ca=False)
+    archive = zipped(**{str(n): one.encoded(PEM) + issuer.encoded(PEM) for n, one in enumerate((good, forged, good))})
+
+    first, second = archive.open(trust=[root.certificate])
+
+    assert (first.chain_check.status, second.chain_check.status) == (ChainStatus.VERIFIED, ChainStatus.FAILED)
+    assert (first.chain, second.chain) == ((issuer.certificate,), ())
 
 
 def test_sixteen_thousand_requests_are_found_in_one_pass() -> None:
