@@ -26,6 +26,7 @@ SectigoError
 ├── OutcomeUnknownError             an order or revocation may or may not have run: look before repeating it
 ├── JournalError                    the order journal cannot be used
 │   └── LedgerError                 the ledger of a bulk run cannot be used, or not so
+│       ├── LedgerDamagedError      it is damaged: it can be rebuilt
 │       └── LedgerInUseError        another run is at work with it
 ├── BatchError                      carries the batch
 │   ├── BatchFailed                 it will never be ready for download
@@ -70,6 +71,7 @@ __all__ = [
     "KeyringLockedError",
     "KeyringTimeoutError",
     "KeyringUnavailableError",
+    "LedgerDamagedError",
     "LedgerError",
     "LedgerInUseError",
     "NoReplyError",
@@ -290,6 +292,10 @@ class JournalError(SectigoError):
 
 class LedgerError(JournalError):
     """The ledger of a bulk run cannot be read or written, or what was asked of it does not fit what stands in it."""
+
+
+class LedgerDamagedError(LedgerError):
+    """The ledger of a bulk run is damaged. What is known of its devices elsewhere makes it anew."""
 
 
 class LedgerInUseError(LedgerError):

@@ -1,6 +1,5 @@
 """The folder of a device: its key or PKCS#12 password before the order, its certificate after. Blocking."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from sectigo_async.errors import WrongPasswordError
 from sectigo_async.files import PRIVATE, Access, file_errors, make_directory, write_private
 from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.ledger import DeviceState, Keys, Outcome
+from sectigo_async.issuance.records import RECORD, Record
 from sectigo_async.models import Parameter
 from sectigo_async.parameters import make_password
 from sectigo_async.pki import (
@@ -28,9 +28,6 @@ from sectigo_async.pki import (
     safe_name,
 )
 from sectigo_async.secrets import Secret
-
-RECORD = "issue.json"
-"""What a folder's certificate was ordered with."""
 
 _KEY = "privkey.pem"
 _PASSWORD = "bundle.p12.password"  # noqa: S105 - the name of a file
@@ -210,19 +207,18 @@ def _save_with_key(folders: Folders, batched: Batched, device: Device, archive: 
 
 def _save(folders: Folders, batched: Batched, device: Device, issued: IssuedCertificate) -> Outcome:
     added, problems = _judge(device, issued)
-    record = {
-        "endpoint": batched.endpoint,
-        "profile_id": batched.profile_id,
-        "keys": "csr" if device.request else batched.keys.value,
-        "common_name": device.common_name,
-        "dns_names": list(device.dns_names),
-        "parameters": dict(device.parameters),
-        "batch_id": batched.batch_id,
-        "serial_number": issued.serial_number,
-        "not_after": issued.not_after.isoformat(),
-    }
-    if device.key != device.common_name:
-        record["id"] = device.name
+    record = Record(
+        endpoint=batched.endpoint,
+        profile_id=batched.profile_id,
+        keys=None if device.request else batched.keys,
+        common_name=device.common_name,
+        dns_names=device.dns_names,
+        parameters=device.parameters,
+        batch_id=batched.batch_id,
+        serial_number=issued.serial_number,
+        not_after=issued.not_after,
+        device_id=device.name if device.key != device.common_name else "",
+    )
     chain = issued.chain_pem()
     folders.write(
         device,
@@ -231,7 +227,7 @@ def _save(folders: Folders, batched: Batched, device: Device, issued: IssuedCert
             "chain.pem": chain,
             "fullchain.pem": issued.certificate_pem() + chain,
             # Last: where it stands, the others do.
-            RECORD: json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n",
+            RECORD: record.content(),
         },
     )
     return Outcome(

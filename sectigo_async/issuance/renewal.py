@@ -5,27 +5,23 @@ The folder of a device holds its first certificate; each that is renewed gets a 
 directory of its own, with a ledger of its own, and moves from there once it passed every check.
 """
 
-import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import attrs
-from cryptography import x509
 
 from sectigo_async.errors import FileError
 from sectigo_async.files import file_errors, make_directory, sync_directory, write_private
 from sectigo_async.issuance.devices import Device
-from sectigo_async.issuance.folders import RECORD, Folders
+from sectigo_async.issuance.folders import Folders
 from sectigo_async.issuance.ledger import Keys
+from sectigo_async.issuance.records import RECORD, UNREADABLE, Record, read_record
 from sectigo_async.issuance.sqlite_ledger import DIRECTORY
-
-T = TypeVar("T")
 
 LIVE = "live"
 """The link to the files in use, in the folder of a device."""
@@ -34,8 +30,6 @@ _NEXT = "live.next"
 _REVOKED = "revoked"
 _CHANGED = "changed"
 _GENERATION = re.compile(r"generation-([1-9]\d{0,8})", re.ASCII)
-_LARGEST = 1024 * 1024
-_UNREADABLE = (OSError, ValueError, TypeError, RecursionError)
 _PUBLIC = frozenset({"cert.pem", "chain.pem", "fullchain.pem", RECORD})
 
 
@@ -119,7 +113,7 @@ class Renewals:
         for line, folder in enumerate(folders, 1):
             try:
                 found.append(_installed(folder, line))
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 problems.append(f"{folder}: {error}")
         return sorted(found, key=lambda one: one.not_after), problems
 
@@ -212,8 +206,8 @@ class Renewals:
                 continue
             for generation in _older(one):
                 try:
-                    old = _read(generation)
-                except _UNREADABLE as error:
+                    old = read_record(generation)
+                except UNREADABLE as error:
                     problems.append(f"{generation}: {error}")
                     continue
                 if old.not_after > now and old.serial_number != one.serial_number:
@@ -241,21 +235,9 @@ class Renewals:
         sync_directory(folder)
 
 
-@attrs.frozen(kw_only=True)
-class _Record:
-    endpoint: str
-    profile_id: int
-    keys: Keys | None
-    common_name: str
-    dns_names: tuple[str, ...]
-    parameters: Mapping[str, str]
-    serial_number: str
-    not_after: datetime
-
-
 def _installed(folder: Path, line: int) -> Installed:
     generation = _generation(folder, _number_in_use(folder))
-    record = _read(generation)
+    record = read_record(generation)
     return Installed(
         folder=folder,
         generation=generation,
@@ -273,52 +255,6 @@ def _installed(folder: Path, line: int) -> Installed:
         serial_number=record.serial_number,
         not_after=record.not_after,
     )
-
-
-def _read(generation: Path) -> _Record:
-    """Read what a certificate was ordered with, and the certificate.
-
-    Raises:
-        OSError: either cannot be read.
-        ValueError, TypeError, RecursionError: either is not what was written there.
-    """
-    certificate = x509.load_pem_x509_certificate(_content(generation / "cert.pem"))
-    record = json.loads(_content(generation / RECORD))
-    if not isinstance(record, dict):
-        raise TypeError(f"{RECORD} holds no object")
-    serial_number = f"{certificate.serial_number:X}"
-    if record.get("serial_number") != serial_number:
-        raise ValueError(f"{RECORD} and cert.pem are of different certificates")
-    keys = _of(record, "keys", str)
-    return _Record(
-        endpoint=_of(record, "endpoint", str),
-        profile_id=_of(record, "profile_id", int),
-        keys=None if keys == "csr" else Keys(keys),
-        common_name=_of(record, "common_name", str),
-        dns_names=tuple(map(_text, _of(record, "dns_names", list))),
-        parameters={name: _text(value) for name, value in _of(record, "parameters", dict).items()},
-        serial_number=serial_number,
-        not_after=certificate.not_valid_after_utc,
-    )
-
-
-def _content(path: Path) -> bytes:
-    if path.stat().st_size > _LARGEST:
-        raise ValueError(f"{path.name} is too large")
-    return path.read_bytes()
-
-
-def _of(record: Mapping[str, object], name: str, kind: type[T]) -> T:
-    value = record.get(name)
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} in {RECORD} is none")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{RECORD} holds what is no text")
-    return value
 
 
 def _numbers(folder: Path) -> list[int]:
@@ -349,7 +285,7 @@ def _changed_at(link: Path) -> datetime:
     return datetime.fromtimestamp(link.lstat().st_mtime, UTC)
 
 
-def _superseded(generation: Path, old: _Record, since: datetime) -> Superseded:
+def _superseded(generation: Path, old: Record, since: datetime) -> Superseded:
     return Superseded(
         generation=generation,
         common_name=old.common_name,
@@ -370,11 +306,8 @@ def _older(one: Installed) -> Sequence[Path]:
 
 def _keep_the_id(staged: Path, before: Path) -> None:
     """Write down the id that the device has, not that of its renewal."""
-    new, old = (json.loads(_content(place / RECORD)) for place in (staged, before))
-    kept = {name: value for name, value in new.items() if name != "id"}
-    if "id" in old:
-        kept["id"] = old["id"]
-    write_private(staged / RECORD, json.dumps(kept, indent=2, ensure_ascii=False).encode() + b"\n", overwrite=True)
+    kept = attrs.evolve(read_record(staged), device_id=read_record(before).device_id)
+    write_private(staged / RECORD, kept.content(), overwrite=True)
 
 
 def _make_alike(new: Path, old: Path) -> None:

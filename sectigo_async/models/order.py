@@ -1,6 +1,7 @@
 """Orders as their sender knows them: what was sent, and what is known of what became of it."""
 
 import enum
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -28,6 +29,22 @@ class OrderState(enum.Enum):
     """It was not placed, and spent nothing."""
 
 
+def readable_part(common_name: str) -> str:
+    """Return what the unique name of a batch begins with: short, `[a-z0-9-]`."""
+    return re.sub(r"[^a-z0-9]+", "-", common_name.lower()).strip("-")[:24].strip("-") or "batch"
+
+
+def unique_name(common_name: str) -> str:
+    """Return a name for a batch that no other batch has."""
+    return f"{readable_part(common_name)}-{secrets.token_hex(4)}"
+
+
+def readable_part_of(batch_name: str) -> str:
+    """Return what a name begins with that `unique_name` made; nothing where it did not."""
+    found = re.fullmatch(r"([a-z0-9-]+)-[0-9a-f]{8}", batch_name)
+    return found[1] if found else ""
+
+
 @attrs.frozen(kw_only=True)
 class Order:
     """One order, in so far as it takes to know it again. It holds no secrets and no parameters.
@@ -38,7 +55,8 @@ class Order:
         profile_id: the profile, or the authority, that it names.
         batch_name: the name it gives its batch; empty for an upload, which carries none.
         unique_name: whether that name was made for this order, so that no other batch has it.
-        size: number of certificates.
+        size: number of certificates; 0 where it is not known, of an order of which only the devices are left. What
+            `batch_name` holds then is the readable part of its name.
         common_names: the first common names in it.
         key_sha256: SHA-256 of the SubjectPublicKeyInfo of each CSR of an upload, as hex: what tells it apart.
         sent_at: when it was sent, by the clock of this machine (aware).
@@ -66,6 +84,8 @@ class Order:
         if self.batch_name:
             return f'batch "{self.batch_name}"'
         names = ", ".join(self.common_names)
+        if not self.size:
+            return f"what may have been ordered ({names})"
         more = f" and {self.size - len(self.common_names)} more" if self.size > len(self.common_names) else ""
         return f"the order of {self.size} certificate{'' if self.size == 1 else 's'} ({names}{more})"
 

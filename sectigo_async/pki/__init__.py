@@ -23,6 +23,7 @@ from sectigo_async.pki.keys import (
     describe_key,
     generate_key,
     key_pem,
+    key_sha256,
     load_key,
     public_bytes,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "generate_key",
     "is_dns_name",
     "key_pem",
+    "key_sha256",
     "load_certificates",
     "load_key",
     "make_csr",

@@ -1,6 +1,7 @@
 """Private keys."""
 
 import enum
+import hashlib
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -89,3 +90,8 @@ def describe_key(key: PublicKeyTypes) -> str:
 def public_bytes(key: PublicKeyTypes) -> bytes:
     """Return the SubjectPublicKeyInfo in DER form: what makes two keys the same."""
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def key_sha256(key: PublicKeyTypes) -> str:
+    """Return the SHA-256 of the SubjectPublicKeyInfo as hex, as `Order.key_sha256` has it."""
+    return hashlib.sha256(public_bytes(key)).hexdigest()

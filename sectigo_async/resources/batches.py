@@ -1,11 +1,9 @@
 """Ordering, watching and downloading batches."""
 
 import asyncio
-import hashlib
 import io
 import logging
-import re
-import secrets
+import sys
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -43,7 +41,9 @@ from sectigo_async.models import (
     Reconciliation,
     ReportedStatus,
 )
+from sectigo_async.models.order import unique_name
 from sectigo_async.resources.reconciling import Reconciler
+from sectigo_async.resources.walking import Walk
 from sectigo_async.secrets import Secret
 from sectigo_async.threads import run_to_end
 from sectigo_async.transport import Transport
@@ -107,13 +107,15 @@ class Batches:
             OutcomeUnknownError: it may or may not have been ordered; `reconcile` looks for it.
             JournalError: the order cannot be written down; it was not sent.
         """
-        common_name = params.get("commonName")
+        common_name = params.get("commonName", "")
+        if isinstance(common_name, Secret):
+            raise InvalidArgumentError("commonName is no secret", hint="give it as str")
         order = Order(
             kind=OrderKind.CREATE,
             profile_id=authority_id,
-            batch_name=name or _unique_name(common_name),
+            batch_name=name or unique_name(common_name),
             unique_name=not name,
-            common_names=(common_name,) if isinstance(common_name, str) else (),
+            common_names=(common_name,) if common_name else (),
             sent_at=self._now(),
         )
         call = calls.create_batch(authority_id, order.batch_name, params)
@@ -150,15 +152,14 @@ class Batches:
         return await self._place(order, call, (self._journal.write, *notes), timeout)
 
     def _order_of(self, profile_id: int, requests: "Sequence[x509.CertificateSigningRequest]") -> Order:
-        from sectigo_async.pki import name_of, public_bytes
+        from sectigo_async.pki import key_sha256, name_of
 
-        keys = (public_bytes(request.public_key()) for request in requests)
         return Order(
             kind=OrderKind.UPLOAD,
             profile_id=profile_id,
             size=len(requests),
             common_names=tuple(filter(None, map(name_of, requests[:_MOST_NAMES]))),
-            key_sha256=frozenset(hashlib.sha256(key).hexdigest() for key in keys),
+            key_sha256=frozenset(key_sha256(request.public_key()) for request in requests),
             sent_at=self._now(),
         )
 
@@ -278,6 +279,41 @@ class Batches:
         """
         return await self._transport.send(calls.batch_detail(batch_id), timeout=timeout)
 
+    async def scan(self, *, after: int, highest: int = 0, timeout: float | None = 3600.0) -> tuple[Batch, ...]:
+        """Return the batches that this login may see, by looking at one id after another.
+
+        The service has no list of batches that is documented (api.md 1b). The scan ends where 100 ids in a row are
+        missing above `highest`.
+
+        Args:
+            after: the id after which it begins.
+            highest: the highest id that is known to be taken.
+            timeout: seconds for all of it; `None` for no limit.
+
+        Raises:
+            CallTimeoutError: there was no time to look at all of them.
+            SectigoError: an id could not be looked at, however often it was tried.
+        """
+        walk = Walk(self.get)
+        late = asyncio.timeout(timeout)
+        try:
+            async with late:
+                await walk.through(range(after + 1, sys.maxsize), highest=highest)
+        except TimeoutError:
+            if not late.expired():
+                raise
+        if late.expired():
+            path = "/api/v1/batches"
+            raise CallTimeoutError(
+                f"there was no time for all batches after {after}: {len(walk.looked)} ids were looked at",
+                method="GET",
+                path=path,
+                hint="give it more time, or begin at a higher id",
+            )
+        for error in walk.unread.values():
+            raise error
+        return tuple(walk.batches[number] for number in sorted(walk.batches))
+
     async def status(self, batch_id: int, *, timeout: Timeout = DEFAULT) -> ReportedStatus:
         """Return what the service's status call says of a batch.
 
@@ -362,6 +398,21 @@ class Batches:
             if not zipfile.is_zipfile(io.BytesIO(reply.body)):
                 raise _not_a_zip(reply, call.path)
         return Archive(reply.body)
+
+    async def key_sha256(self, batch_id: int, *, timeout: Timeout = DEFAULT) -> frozenset[str]:
+        """Return the SHA-256 of each public key that a batch has certificates for, as `Order.key_sha256` has them.
+
+        Args:
+            batch_id: id of the batch, which is downloaded.
+            timeout: seconds for the whole call.
+
+        Raises:
+            BatchNotReady: it is not ready yet; carries the batch.
+            BatchFailed: it never will be; carries the batch.
+            PkiError: nothing in it can be read without a password.
+        """
+        archive = await self.download(batch_id, timeout=timeout)
+        return await asyncio.to_thread(_keys_in, archive)
 
     async def download_to(
         self, batch_id: int, directory: Path | str, *, overwrite: bool = False, timeout: Timeout = DEFAULT
@@ -483,12 +534,10 @@ async def _settle(order: Order, notes: Iterable[Note]) -> None:
         raise cancelled
 
 
-def _unique_name(common_name: object) -> str:
-    """Return a batch name that nobody else uses: readable, short, `[a-z0-9-]`."""
-    if isinstance(common_name, Secret):
-        raise InvalidArgumentError("commonName is no secret", hint="give it as str")
-    readable = re.sub(r"[^a-z0-9]+", "-", str(common_name or "batch").lower()).strip("-")[:24].strip("-")
-    return f"{readable or 'batch'}-{secrets.token_hex(4)}"
+def _keys_in(archive: "Archive") -> frozenset[str]:
+    from sectigo_async.pki import key_sha256
+
+    return frozenset(key_sha256(one.certificate.public_key()) for one in archive.open(problems=[]))
 
 
 def _is_zip(file: BinaryIO, path: Path) -> bool:

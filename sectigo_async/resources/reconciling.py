@@ -6,7 +6,6 @@ proves nothing by itself: a request may run late, and an answer may lag.
 """
 
 import asyncio
-import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,53 +17,20 @@ from sectigo_async.clock import Clock
 from sectigo_async.errors import (
     BatchError,
     NoReplyError,
-    NotFoundError,
-    PermissionDeniedError,
     PkiError,
-    SectigoError,
     ServiceError,
 )
 from sectigo_async.models import Batch, Order, OrderKind, Reconciliation
+from sectigo_async.models.order import readable_part_of
+from sectigo_async.resources.walking import EMPTY_STRETCH, Walk
 from sectigo_async.transport import Transport
 from sectigo_async.wire import calls
 
 if TYPE_CHECKING:
-    from sectigo_async.pki import Archive
     from sectigo_async.resources.batches import Batches
 
-_AT_ONCE = 10
-_EMPTY_STRETCH = 100
-# An id that cannot be read keeps every order after it from being settled: it is worth another try.
-_PASSES = 3
 # More than any clock is wrong by, and any zone is off.
 _SLACK = timedelta(hours=26)
-
-
-@attrs.define
-class _Walk:
-    """What a walk through ids has seen.
-
-    Attributes:
-        began: when it began.
-        batches: the batches there are, and that may be seen.
-        looked: the ids that were answered for, foreign and missing ones included.
-        unread: the ids that were not, and why.
-    """
-
-    began: datetime
-    batches: dict[int, Batch] = attrs.field(factory=dict)
-    looked: set[int] = attrs.field(factory=set)
-    unread: dict[int, SectigoError] = attrs.field(factory=dict)
-
-    def note(self, number: int, seen: Batch | SectigoError) -> None:
-        """Take note of what came for an id."""
-        if isinstance(seen, Batch):
-            self.batches[number] = seen
-        elif not isinstance(seen, NotFoundError | PermissionDeniedError):
-            self.unread[number] = seen
-            return
-        self.unread.pop(number, None)
-        self.looked.add(number)
 
 
 @attrs.define
@@ -113,7 +79,7 @@ class Reconciler:
             AuthenticationError: no token can be had.
             NoReplyError: the service does not answer.
         """
-        walk = _Walk(self._now())
+        began, walk = self._now(), Walk(self._batches.get)
         results: dict[str, Reconciliation] = {}
         late = asyncio.timeout(timeout)
         try:
@@ -122,14 +88,14 @@ class Reconciler:
                 results = await self._found(orders, walk)
                 for order in orders:
                     if order.order_id not in results:
-                        results[order.order_id] = await self._missing(order, walk)
+                        results[order.order_id] = await self._missing(order, walk, began)
         except TimeoutError:
             if not late.expired():
                 raise
         no_time = "there was no time to look at everything: look again"
         return [results.get(order.order_id) or Reconciliation(order=order, reason=no_time) for order in orders]
 
-    async def _found(self, orders: Iterable[Order], walk: _Walk) -> dict[str, Reconciliation]:
+    async def _found(self, orders: Iterable[Order], walk: Walk) -> dict[str, Reconciliation]:
         """Return what is to be said of the orders that some batch fits."""
         matches = [(order, await self._match(order, walk.batches.values())) for order in orders]
         claims = Counter(batch.batch_id for _, found in matches for batch in found.sure)
@@ -149,35 +115,11 @@ class Reconciler:
             first = max(1, min(later) - self._scan)
         return range(first, first + self._scan)
 
-    async def _walk(self, orders: Iterable[Order], walk: _Walk) -> None:
+    async def _walk(self, orders: Iterable[Order], walk: Walk) -> None:
         # A later order of ours shows that the service shows what is new: it is looked at, too.
         witnesses = {witness for order in orders if (witness := self._witness(order)) is not None}
         others = {number for order in orders for number in self._range(order)} - self._placed.keys()
-        numbers = sorted(others | witnesses)
-        for _ in range(_PASSES):
-            await self._pass(numbers, walk)
-            numbers = [number for number in numbers if number in walk.unread]
-            if not numbers:
-                return
-
-    async def _pass(self, numbers: Sequence[int], walk: _Walk) -> None:
-        highest = max(self._placed, default=0)
-        empty = 0
-        for start in range(0, len(numbers), _AT_ONCE):
-            some = numbers[start : start + _AT_ONCE]
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._get(number)) for number in some]
-            silent = [seen for task in tasks if isinstance(seen := task.result(), NoReplyError)]
-            if len(silent) == _AT_ONCE:
-                raise silent[0]  # The service is down, or out of reach: other ids will fare no better.
-            for number, task in zip(some, tasks, strict=True):
-                seen = task.result()
-                if isinstance(seen, SectigoError) and not isinstance(seen, ServiceError | NoReplyError):
-                    raise seen
-                walk.note(number, seen)
-                empty = empty + 1 if isinstance(seen, NotFoundError) and number > highest else 0
-            if empty >= _EMPTY_STRETCH:
-                return
+        await walk.through(sorted(others | witnesses), highest=max(self._placed, default=0))
 
     def _witness(self, order: Order) -> int | None:
         """Return the lowest id of an order of ours that was sent when this one had surely run, if it ever did.
@@ -191,22 +133,18 @@ class Reconciler:
         ]
         return min(later, default=None)
 
-    async def _get(self, number: int) -> Batch | SectigoError:
-        """Return a batch, or why it cannot be had: what is raised in a group of tasks comes out as a group."""
-        try:
-            return await self._batches.get(number)
-        except SectigoError as error:
-            return error
-
     async def _match(self, order: Order, batches: Iterable[Batch]) -> _Matches:
         matches = _Matches()
         for batch in batches:
             if batch.batch_id <= order.after or batch.batch_id in self._placed:
                 continue
-            if order.kind is OrderKind.CREATE:
+            if order.kind is OrderKind.CREATE and not order.size:
+                if readable_part_of(batch.batch_name) == order.batch_name:
+                    matches.perhaps.append(batch)
+            elif order.kind is OrderKind.CREATE:
                 if batch.batch_name == order.batch_name and (order.unique_name or _fits_in_time(order, batch)):
                     matches.sure.append(batch)
-            elif batch.size in {0, order.size}:
+            elif 0 in {batch.size, order.size} or batch.size == order.size:
                 keys = await self._keys_of(batch)
                 if keys is None:
                     matches.perhaps.append(batch)
@@ -218,18 +156,17 @@ class Reconciler:
         """Return the SHA-256 of the public keys that a batch has certificates for; `None` where that is not known."""
         if batch.batch_id not in self._keys:
             try:
-                archive = await self._batches.download(batch.batch_id)
-                self._keys[batch.batch_id] = await asyncio.to_thread(_fingerprints, archive)
+                self._keys[batch.batch_id] = await self._batches.key_sha256(batch.batch_id)
             except (ServiceError, NoReplyError, BatchError, PkiError):
                 self._keys[batch.batch_id] = None
         return self._keys[batch.batch_id]
 
-    async def _missing(self, order: Order, walk: _Walk) -> Reconciliation:
+    async def _missing(self, order: Order, walk: Walk, began: datetime) -> Reconciliation:
         """Conclude what may be concluded from an order that no batch fits."""
         witness = self._witness(order)
-        reason = self._doubt(order, walk, witness)
+        reason = self._doubt(order, walk, witness, began)
         provable = witness is not None and order.after > 0
-        if reason and (provable or not self._is_exhausted(order, walk)):
+        if reason and (provable or not self._is_exhausted(order, walk, began)):
             return Reconciliation(order=order, reason=f"no batch fits{reason}")
         if hint := await self._hint(order):
             return Reconciliation(order=order, reason=f"no batch fits, but {hint}")
@@ -240,10 +177,10 @@ class Reconciler:
             reason=f"no batch fits among all up to {witness}, which was ordered later: nothing was spent",
         )
 
-    def _doubt(self, order: Order, walk: _Walk, witness: int | None) -> str:
+    def _doubt(self, order: Order, walk: Walk, witness: int | None, began: datetime) -> str:
         """Return why nothing is proved by no batch fitting an order."""
         settled = order.sent_at + self._settle
-        if walk.began < settled:
+        if began < settled:
             return f" yet: look again after {settled:%Y-%m-%d %H:%M:%S} UTC"
         if order.after == 0:
             return ", and nothing tells from which id on to look: see in the portal"
@@ -259,13 +196,13 @@ class Reconciler:
             return f", but not every id up to batch {witness} was looked at{trouble}: look again"
         return ""
 
-    def _is_exhausted(self, order: Order, walk: _Walk) -> bool:
+    def _is_exhausted(self, order: Order, walk: Walk, began: datetime) -> bool:
         """Say whether it is late enough, and all ids up to where there are none yet were answered for."""
         # What ran while ids were walked through may have one that was passed by then.
-        settled = walk.began >= order.sent_at + self._settle
+        settled = began >= order.sent_at + self._settle
         numbers = self._range(order)
         end = next((number for number in numbers if number not in walk.looked | self._placed.keys()), numbers.stop)
-        beyond = end - max((*walk.batches, *self._placed, order.after, 0)) > _EMPTY_STRETCH
+        beyond = end - max((*walk.batches, *self._placed, order.after, 0)) > EMPTY_STRETCH
         return settled and not walk.unread and beyond
 
     async def _hint(self, order: Order) -> str:
@@ -305,17 +242,12 @@ def _conclude(order: Order, matches: _Matches, claims: Counter[int]) -> Reconcil
         reason = f"{numbers} fits more than one order" if len(matches.sure) == 1 else f"{numbers} fit"
         reason += ", and only a person can tell which it is"
     else:
-        reason = f"it may be {numbers}, whose public keys cannot be compared: look again once it is ready"
+        keys = "public keys cannot be compared: look again once it is ready"
+        why = keys if order.kind is OrderKind.UPLOAD else "name begins alike: only a person can tell"
+        reason = f"it may be {numbers}, whose {why}"
     return Reconciliation(order=order, reason=reason, candidates=everything)
 
 
 def _listed(batches: Collection[Batch]) -> str:
     noun = "batch" if len(batches) == 1 else "batches"
     return f"{noun} {', '.join(str(batch.batch_id) for batch in batches)}"
-
-
-def _fingerprints(archive: "Archive") -> frozenset[str]:
-    from sectigo_async.pki import public_bytes
-
-    found = archive.open(problems=[])
-    return frozenset(hashlib.sha256(public_bytes(one.certificate.public_key())).hexdigest() for one in found)
