@@ -16,9 +16,11 @@ anything, go on where the run stopped; docs/bulk.md says what is guaranteed, and
 """
 
 from sectigo_async.files import Access
+from sectigo_async.issuance.audit import Finding, audit_ledger, ledgers_of
 from sectigo_async.issuance.devices import Device, DeviceList, LineProblem, device_key, read_devices
 from sectigo_async.issuance.ledger import DeviceState, Entry, Keys, Ledger, Outcome, Run
 from sectigo_async.issuance.plan import Plan, make_plan
+from sectigo_async.issuance.rebuild import Rebuilt, rebuild_ledger
 from sectigo_async.issuance.renewal import Installed, Renewals, Superseded
 from sectigo_async.issuance.report import write_reports
 from sectigo_async.issuance.runner import Event, EventKind, Issuance, Options
@@ -32,6 +34,7 @@ __all__ = [
     "Entry",
     "Event",
     "EventKind",
+    "Finding",
     "Installed",
     "Issuance",
     "Keys",
@@ -41,13 +44,17 @@ __all__ = [
     "Options",
     "Outcome",
     "Plan",
+    "Rebuilt",
     "Renewals",
     "Run",
     "SqliteLedger",
     "Superseded",
+    "audit_ledger",
     "device_key",
+    "ledgers_of",
     "make_plan",
     "read_devices",
     "read_ledger",
+    "rebuild_ledger",
     "write_reports",
 ]

@@ -10,7 +10,7 @@ from sectigo_async.errors import WrongPasswordError
 from sectigo_async.files import PRIVATE, Access, file_errors, make_directory, write_private
 from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.ledger import DeviceState, Keys, Outcome
-from sectigo_async.issuance.records import RECORD, Record
+from sectigo_async.issuance.records import RECORD, Record, read_record
 from sectigo_async.models import Parameter
 from sectigo_async.parameters import make_password
 from sectigo_async.pki import (
@@ -21,9 +21,9 @@ from sectigo_async.pki import (
     PrivateKey,
     generate_key,
     key_pem,
+    key_sha256,
     load_key,
     make_csr,
-    public_bytes,
     read_requests,
     safe_name,
 )
@@ -59,6 +59,39 @@ class Folders:
         path = self.of(device) / RECORD
         with file_errors(path):
             return path.exists()
+
+    def is_begun(self, device: Device) -> bool:
+        """Say whether there is anything of a device: without that, nothing was ever ordered for it from here.
+
+        Raises:
+            FileError: that cannot be found out.
+        """
+        folder = self.of(device)
+        with file_errors(folder):
+            if device.request or not folder.is_dir():
+                return folder.exists()
+            return any((folder / name).exists() for name in (_KEY, _PASSWORD, RECORD))
+
+    def saved(self, device: Device) -> tuple[Record, Outcome]:
+        """Return what the certificate in the folder of a device was ordered with, and judge it anew.
+
+        Raises:
+            FileError: the folder cannot be used.
+            PkiError: the key or the certificate in it is damaged.
+            ValueError: what lies there is not what was written there.
+        """
+        folder = self.of(device)
+        try:
+            with file_errors(folder):
+                record = read_record(folder)
+                content = (folder / "cert.pem").read_bytes()
+        except (TypeError, RecursionError) as error:
+            raise ValueError(str(error)) from None
+        (issued,) = Archive(content, "cert.pem").open(problems=[])
+        issued = attrs.evolve(
+            issued, key_match=self.key_sha256(device) == key_sha256(issued.certificate.public_key())
+        )
+        return record, _outcome(device, issued)
 
     def request(self, device: Device) -> bytes:
         """Return the request for a device as PEM; its key is durable by then, and is never made anew.
@@ -108,18 +141,18 @@ class Folders:
         with file_errors(path):
             return self.password(device, None) if path.exists() else None
 
-    def public_key(self, device: Device) -> bytes | None:
-        """Return the SubjectPublicKeyInfo of a device's key, or `None` where there is no key.
+    def key_sha256(self, device: Device) -> str | None:
+        """Return the SHA-256 of a device's public key, or `None` where there is no key.
 
         Raises:
             FileError: the folder cannot be used.
             PkiError: the key in it is damaged.
         """
         if device.request:
-            return public_bytes(read_requests(device.request.encode())[0].public_key())
+            return key_sha256(read_requests(device.request.encode())[0].public_key())
         path = self.of(device) / _KEY
         with file_errors(path):
-            return public_bytes(load_key(path.read_bytes()).public_key()) if path.exists() else None
+            return key_sha256(load_key(path.read_bytes()).public_key()) if path.exists() else None
 
     def write(self, device: Device, files: dict[str, bytes]) -> None:
         """Write files to the folder of a device, durably; what stood there under their names is replaced.
@@ -165,11 +198,11 @@ def save(folders: Folders, batched: Batched, archive: Archive) -> dict[str, Outc
         (device,) = batched.devices
         return {device.key: _save_with_key(folders, batched, device, archive)}
     issued = archive.open(trust=batched.trust, problems=[])
-    by_key = {public_bytes(one.certificate.public_key()): one for one in issued}
+    by_key = {key_sha256(one.certificate.public_key()): one for one in issued}
     outcomes: dict[str, Outcome] = {}
     missing: list[Device] = []
     for device in batched.devices:
-        key = folders.public_key(device)
+        key = folders.key_sha256(device)
         one = None if key is None else by_key.pop(key, None)
         if one is None:
             missing.append(device)
@@ -206,7 +239,6 @@ def _save_with_key(folders: Folders, batched: Batched, device: Device, archive: 
 
 
 def _save(folders: Folders, batched: Batched, device: Device, issued: IssuedCertificate) -> Outcome:
-    added, problems = _judge(device, issued)
     record = Record(
         endpoint=batched.endpoint,
         profile_id=batched.profile_id,
@@ -230,6 +262,11 @@ def _save(folders: Folders, batched: Batched, device: Device, issued: IssuedCert
             RECORD: record.content(),
         },
     )
+    return _outcome(device, issued)
+
+
+def _outcome(device: Device, issued: IssuedCertificate) -> Outcome:
+    added, problems = _judge(device, issued)
     return Outcome(
         state=DeviceState.VERIFY_FAILED if problems else DeviceState.DONE,
         error="; ".join(problems),

@@ -169,6 +169,21 @@ class Ledger(Journal, Protocol):
         """
         ...
 
+    async def adopt(
+        self, order: Order, devices: Collection[Device], outcomes: Mapping[str, Outcome] | None = None
+    ) -> None:
+        """Write down an order that was sent without this ledger, and its devices, which are new to it.
+
+        Args:
+            order: the order, placed or of unknown outcome.
+            devices: the devices that it is for.
+            outcomes: what became of those that are saved, by `Device.key`; the others are as the order is.
+
+        Raises:
+            LedgerError: it cannot be written; or a device, the order or its batch is in the ledger already.
+        """
+        ...
+
     async def refuse(self, errors: Mapping[str, str]) -> None:
         """Take devices from `PLANNED` to `FAILED`, since the service refuses to issue for them.
 

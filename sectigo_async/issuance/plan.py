@@ -112,7 +112,7 @@ async def make_plan(
     run = ledger.run
     folders = Folders(directory)
     known = {entry.device.key: entry for entry in await ledger.entries()}
-    devices, problems = await asyncio.to_thread(_with_requests, listed.devices, base or Path(), run.keys)
+    devices, problems = await asyncio.to_thread(with_requests, listed.devices, base or Path(), run.keys)
     problems = [*listed.problems, *problems]
     to_order: list[Device] = []
     changed: list[Device] = []
@@ -142,7 +142,7 @@ async def make_plan(
     rules = {rule.name: rule for rule in await _rules(client, run.profile_id)}
     found, not_checked = await asyncio.to_thread(_check, to_order, rules, run.keys)
     problems += found
-    problems += await asyncio.to_thread(_issued_before, [one for one in to_order if one.key not in known], folders)
+    problems += await asyncio.to_thread(_begun_before, [one for one in to_order if one.key not in known], folders)
     keys = {device.key for device in devices}
     return Plan(
         devices=tuple(to_order),
@@ -183,8 +183,10 @@ def _password_rule(rules: Iterable[Parameter]) -> Parameter | None:
     return next((rule for rule in rules if is_secret(rule)), None)
 
 
-def _with_requests(devices: Sequence[Device], base: Path, keys: Keys) -> tuple[list[Device], list[LineProblem]]:
+def with_requests(devices: Sequence[Device], base: Path, keys: Keys) -> tuple[list[Device], list[LineProblem]]:
     """Read the requests that lines name; tell of those that cannot be used."""
+    from sectigo_async.pki import key_sha256, read_requests
+
     read: list[Device] = []
     problems: list[LineProblem] = []
     lines: dict[str, int] = {}
@@ -196,19 +198,12 @@ def _with_requests(devices: Sequence[Device], base: Path, keys: Keys) -> tuple[l
             continue
         marks = {one.key: f"the name {one.key!r}"}
         if one.request:
-            marks[_public_key(one)] = f"the key of {one.csr}"
+            marks[key_sha256(read_requests(one.request.encode())[0].public_key())] = f"the key of {one.csr}"
         for mark, what in marks.items():
             if (before := lines.setdefault(mark, one.line)) != one.line:
                 problems.append(LineProblem(line=one.line, message=f"{what} stands in line {before} already"))
         read.append(one)
     return read, problems
-
-
-def _public_key(device: Device) -> str:
-    """Return the public key of a request: what tells a certificate, and an order, apart."""
-    from sectigo_async.pki import public_bytes, read_requests
-
-    return public_bytes(read_requests(device.request.encode())[0].public_key()).hex()
 
 
 def _with_request(device: Device, base: Path, keys: Keys) -> Device:
@@ -306,14 +301,14 @@ def parameters_of(device: Device) -> dict[str, str]:
     return {name: value for name, value in named.items() if value} | dict(device.parameters)
 
 
-def _issued_before(devices: Sequence[Device], folders: Folders) -> list[LineProblem]:
-    """Tell of devices that the ledger does not know, and in whose folder a certificate lies."""
+def _begun_before(devices: Sequence[Device], folders: Folders) -> list[LineProblem]:
+    """Tell of devices that the ledger does not know, although something may have been ordered for them."""
     return [
         LineProblem(
             line=device.line,
-            message=f"{device.name}: a certificate lies in {folders.of(device)} already, and the ledger does not know"
-            " it: `sectigo-async ledger rebuild` makes it known",
+            message=f"{device.name}: the ledger does not know what lies in {folders.of(device)}, and it may have been"
+            " paid for: `sectigo-async ledger rebuild` makes it known",
         )
         for device in devices
-        if folders.is_issued(device)
+        if folders.is_begun(device)
     ]

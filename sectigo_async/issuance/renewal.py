@@ -100,6 +100,10 @@ class Renewals:
         """
         return self._own / f"{profile_id}-{keys.value}"
 
+    def places(self) -> list[Path]:
+        """Return where renewals were ordered, each the directory of a run."""
+        return sorted(self._own.glob("*-*/"))
+
     def in_use(self) -> tuple[list[Installed], list[str]]:
         """Return the certificates in use, the one that expires next first, and what is wrong with unreadable ones.
 

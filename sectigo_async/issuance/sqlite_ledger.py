@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime
@@ -15,7 +16,8 @@ import attrs
 
 from sectigo_async.clock import Clock, SystemClock
 from sectigo_async.credentials.state import make_private
-from sectigo_async.errors import CredentialStoreError, LedgerError, LedgerInUseError
+from sectigo_async.errors import CredentialStoreError, LedgerDamagedError, LedgerError, LedgerInUseError
+from sectigo_async.files import sync_directory
 from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.group_commit import GroupCommit
 from sectigo_async.issuance.ledger import OPEN, DeviceState, Entry, Keys, Outcome, Run
@@ -52,6 +54,7 @@ _ENTRY = (
     "SELECT devices.document, devices.state, devices.order_id, orders.batch_id, error, warning, serial_number,"
     " not_after, updated, key FROM devices LEFT JOIN orders USING (order_id)"
 )
+_OUTCOME = ("state", "error", "warning", "serial_number", "not_after")
 _CLEAR = "error = '', warning = '', serial_number = '', not_after = NULL"
 _NETWORK = frozenset(
     {"9p", "afs", "ceph", "cifs", "coda", "davfs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2"}
@@ -77,6 +80,24 @@ class SqliteLedger:
     def exists(directory: Path) -> bool:
         """Say whether there is a ledger in the directory of a run."""
         return (directory / DIRECTORY / _FILE).exists()
+
+    @staticmethod
+    async def set_aside(directory: Path) -> Path:
+        """Move a ledger that is damaged out of the way, and return where it is kept now.
+
+        Raises:
+            LedgerInUseError: another process, or another task of this one, has it.
+            LedgerError: it cannot be moved.
+        """
+        from filelock import FileLock
+
+        place = directory / DIRECTORY
+        lock = FileLock(place / _LOCK, mode=0o600, timeout=0, thread_local=False)
+        try:
+            await run_to_end(_take, place, lock)
+            return await run_to_end(_set_aside, place)
+        finally:
+            await run_to_end(lock.release)
 
     @classmethod
     @asynccontextmanager
@@ -154,18 +175,12 @@ class SqliteLedger:
 
     async def amend(self, *, new: Iterable[Device] = (), changed: Iterable[Device] = ()) -> None:
         """Add devices, and change some for which nothing is ordered; these are `PLANNED` from now on."""
-        added = [(device.key, _document(device), DeviceState.PLANNED.value) for device in new]
+        added = [_row(device, DeviceState.PLANNED) for device in new]
         others = [(device.key, _document(device)) for device in changed]
 
         def work(database: sqlite3.Connection) -> None:
             now = self._clock.time()
-            try:
-                database.executemany(
-                    "INSERT INTO devices (key, document, state, updated) VALUES (?, ?, ?, ?)",
-                    [(*row, now) for row in added],
-                )
-            except sqlite3.IntegrityError:
-                raise LedgerError("a device that is new is in the ledger already") from None
+            _add(database, added, now)
             for key, document in others:
                 sets = f"document = ?, state = 'planned', order_id = NULL, updated = ?, {_CLEAR}"
                 _change(database, [key], OPEN, sets, [document, now])
@@ -202,6 +217,20 @@ class SqliteLedger:
 
         await self._work(work)
 
+    async def adopt(
+        self, order: Order, devices: Collection[Device], outcomes: Mapping[str, Outcome] | None = None
+    ) -> None:
+        """Write down an order that was sent without this ledger, and its devices, which are new to it."""
+        state = DeviceState.UNKNOWN if order.state is OrderState.UNKNOWN else DeviceState.ORDERED
+        known = outcomes or {}
+        rows = [_row(device, state, order.order_id, known.get(device.key)) for device in devices]
+
+        def work(database: sqlite3.Connection) -> None:
+            _insert(database, order, tuple(device.key for device in devices))
+            _add(database, rows, self._clock.time())
+
+        await self._work(work)
+
     async def refuse(self, errors: Mapping[str, str]) -> None:
         """Take devices from `PLANNED` to `FAILED`, since the service refuses to issue for them."""
 
@@ -215,14 +244,12 @@ class SqliteLedger:
 
     async def finish(self, outcomes: Mapping[str, Outcome]) -> None:
         """Take devices from `ORDERED` to what became of them."""
-        sets = "state = ?, error = ?, warning = ?, serial_number = ?, not_after = ?, updated = ?"
+        sets = ", ".join(f"{column} = ?" for column in (*_OUTCOME, "updated"))
 
         def work(database: sqlite3.Connection) -> None:
             now = self._clock.time()
             for key, outcome in outcomes.items():
-                until = outcome.not_after.timestamp() if outcome.not_after else None
-                values = (outcome.state.value, outcome.error, outcome.warning, outcome.serial_number, until, now)
-                _change(database, [key], {DeviceState.ORDERED}, sets, values)
+                _change(database, [key], {DeviceState.ORDERED}, sets, [*_values(outcome), now])
 
         await self._work(work)
 
@@ -331,6 +358,17 @@ def _take(place: Path, lock: Any) -> None:
         )
 
 
+def _set_aside(place: Path) -> Path:
+    """Move the files of a ledger to a directory of their own."""
+    with _errors(place):
+        kept = Path(tempfile.mkdtemp(prefix="damaged-", dir=place))
+        # The ledger first: without what was written to the files beside it last, it may look sound, and be too old.
+        for path in sorted(place.glob(f"{_FILE}*")):
+            path.rename(kept / path.name)
+        sync_directory(place)
+        return kept
+
+
 def _network_file_system(path: Path) -> str:
     """Return the kind of network file system that a directory lies on; nothing where it does not, as far as known."""
     try:
@@ -374,7 +412,7 @@ def _check_version(database: sqlite3.Connection, path: Path) -> None:
         raise LedgerError(f"{path} was written by a newer version of sectigo-async", hint="use that version")
     problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
     if problem != "ok":
-        raise LedgerError(f"the ledger {path} is damaged: {problem}", hint=_REBUILD)
+        raise LedgerDamagedError(f"the ledger {path} is damaged: {problem}", hint=_REBUILD)
 
 
 def _prepare(database: sqlite3.Connection, path: Path, run: Run, floor: int) -> None:
@@ -443,6 +481,27 @@ def _change(
             raise LedgerError(f"device {key} is {found[0] if found else 'not in the ledger'}: nothing was changed")
 
 
+def _add(database: sqlite3.Connection, rows: Iterable[Sequence[object]], now: float) -> None:
+    """Add devices."""
+    columns = ("key", "document", "order_id", *_OUTCOME, "updated")
+    query = f"INSERT INTO devices ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 - of constants
+    try:
+        database.executemany(query, [(*row, now) for row in rows])
+    except sqlite3.IntegrityError:
+        raise LedgerError("a device that is new is in the ledger already") from None
+
+
+def _row(
+    device: Device, state: DeviceState, order_id: str | None = None, outcome: Outcome | None = None
+) -> tuple[object, ...]:
+    return (device.key, _document(device), order_id, *_values(outcome or Outcome(state=state)))
+
+
+def _values(outcome: Outcome) -> tuple[object, ...]:
+    until = outcome.not_after.timestamp() if outcome.not_after else None
+    return (outcome.state.value, outcome.error, outcome.warning, outcome.serial_number, until)
+
+
 def _document(device: Device) -> str:
     return json.dumps(attrs.asdict(device))
 
@@ -477,7 +536,7 @@ def _errors(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         trouble = LedgerError(f"cannot use the ledger {path}: {error}", hint=_ROOM)
     except (sqlite3.Error, ValueError, TypeError, KeyError, OverflowError) as error:
-        trouble = LedgerError(f"the ledger {path} is damaged: {error}", hint=_REBUILD)
+        trouble = LedgerDamagedError(f"the ledger {path} is damaged: {error}", hint=_REBUILD)
     except OSError as error:
         trouble = LedgerError(f"cannot use the ledger {path}: {error.strerror or error}", hint=_ROOM)
     else:

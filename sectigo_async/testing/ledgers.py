@@ -165,6 +165,42 @@ class LedgerContract:
         for work in (plan, intended, ordered, finished):
             self.do(work)
 
+    def test_what_was_ordered_without_it_can_be_taken_in(self) -> None:
+        """New devices come with their order: as it is, or with what became of them; whole or not at all."""
+        unknown = Order(
+            order_id="order-2",
+            kind=OrderKind.CREATE,
+            profile_id=42,
+            batch_name="c",
+            size=0,
+            common_names=("c",),
+            sent_at=_SENT,
+            after=23,
+        )
+
+        async def take(ledger: Ledger) -> None:
+            await ledger.adopt(_order(1).placed(77), [_device("a"), _device("b")], {"b": _DONE})
+            await ledger.adopt(unknown, [_device("c")])
+
+        async def look(ledger: Ledger) -> None:
+            assert await _states(ledger) == {"a": S.ORDERED, "b": S.DONE, "c": S.UNKNOWN}
+            assert await ledger.orders() == (_order(1).placed(77), unknown)
+            assert await ledger.devices_of_orders() == {"order-1": ("a", "b"), "order-2": ("c",)}
+            a, b, c = await ledger.entries()
+            assert (a.batch_id, a.serial_number, a.order_id) == (77, "", "order-1")
+            assert (b.batch_id, b.serial_number, b.not_after) == (77, "AB12", _UNTIL)
+            assert (c.batch_id, c.order_id) == (None, "order-2")
+            before = await ledger.entries()
+            for order, device in ((_order(3), "a"), (_order(1), "d"), (_order(3).placed(77), "d")):
+                await _refused(ledger.adopt(order, [_device("x"), _device(device)]))
+                assert await ledger.entries() == before
+            await ledger.finish({"a": _DONE})
+            await ledger.write(unknown.not_placed())
+            assert await _states(ledger) == {"a": S.DONE, "b": S.DONE, "c": S.PLANNED}
+
+        self.do(take)
+        self.do(look)
+
     def test_an_order_that_was_not_placed_frees_its_devices(self) -> None:
         """They can be ordered again, and both orders are remembered."""
 

@@ -145,7 +145,7 @@ async def test_everything_that_is_wrong_is_told_at_once(
         14: "leave the other columns empty",
         15: "done.example.com is done already, with other names or parameters",
         16: "paid.example.com is ordered already",
-        17: "a certificate lies in",
+        17: "the ledger does not know what lies in",
         18: "is not a DNS name",
         19: "the same device as that of line 2",
     }
