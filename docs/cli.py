@@ -8,7 +8,7 @@ import typer.main
 
 from sectigo_async_cli.app import app
 from sectigo_async_cli.exit_codes import MEANINGS
-from sectigo_async_cli.options import EVERYWHERE
+from sectigo_async_cli.options import EVERYWHERE, commands_of
 
 PAGE = Path(__file__).with_name("cli.md")
 INTRODUCTION = """\
@@ -70,8 +70,8 @@ def page() -> str:
     parts.append("\n## Options before the command\n\n" + _options(group, set()))
     parts.append("\nThese may stand behind the command too: " + ", ".join(f"`{one}`" for one in sorted(everywhere)))
     parts.append(".\n\n## Commands\n\n")
-    shown = {name: command for name, command in group.commands.items() if not command.hidden}
-    parts += [f"- [`{name}`](#{name}): {command.short_help}\n" for name, command in shown.items()]
+    shown = {name: command for name, command in commands_of(group).items() if not command.hidden}
+    parts += [f"- [`{name}`](#{name.replace(' ', '-')}): {command.short_help}\n" for name, command in shown.items()]
     parts.append("- `profile`: another spelling of `profiles`.\n")
     parts += [_command(name, command, everywhere) for name, command in shown.items()]
     return "".join(parts)

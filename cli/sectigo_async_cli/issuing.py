@@ -1,24 +1,41 @@
 """What bulk runs share at the command line: their ledger, a view of how they go, and how they ended."""
 
+import asyncio
 import enum
+import stat
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sectigo_async import SectigoClient
-from sectigo_async.issuance import DeviceState, Event, EventKind, Issuance, Plan, Run, SqliteLedger
+from sectigo_async.errors import FileError, InvalidArgumentError
+from sectigo_async.issuance import (
+    DeviceList,
+    DeviceState,
+    Event,
+    EventKind,
+    Issuance,
+    LineProblem,
+    Plan,
+    Run,
+    SqliteLedger,
+    read_devices,
+)
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings
 from sectigo_async_cli.output import flat, say, spinner
 from sectigo_async_cli.run import stopping
+from sectigo_async_cli.stdin import read_stdin
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+_LARGEST_LIST = 64 * 1024 * 1024
+_MOST_PROBLEMS = 100
 _EVERY = 5.0
 _TROUBLES = 5
 _ROUTINE = {EventKind.ORDERED, EventKind.SAVED, EventKind.READY}
@@ -56,6 +73,54 @@ class OnAmbiguous(enum.Enum):
 
     WAIT = "wait"
     RESUBMIT = "resubmit"
+
+
+async def read_list(file: str, encoding: str | None) -> DeviceList:
+    """Read a list of devices; `-` is standard input.
+
+    Raises:
+        FileError: it cannot be read.
+        InvalidArgumentError: the whole of it is no list.
+    """
+    name = "standard input" if file == "-" else file
+    data = await read_stdin(_LARGEST_LIST) if file == "-" else await asyncio.to_thread(_content, file)
+    return await asyncio.to_thread(read_devices, data, name=name, encoding=encoding)
+
+
+def _content(file: str) -> bytes:
+    problem = ""
+    try:
+        # What is no file, a terminal for example, may never end; a pipe of the shell does.
+        if stat.S_ISDIR(Path(file).stat().st_mode):
+            problem = f"{file} is a directory"
+        else:
+            with Path(file).open("rb") as opened:
+                return opened.read(_LARGEST_LIST + 1)
+    except OSError as error:
+        problem = f"cannot read {file}: {error.strerror}"
+    raise FileError(problem, hint="name a CSV or JSON Lines file with devices")
+
+
+def tell_problems(problems: Sequence[LineProblem]) -> None:
+    """Say what is wrong with lines of a list."""
+    for problem in problems[:_MOST_PROBLEMS]:
+        say(str(problem))
+    if len(problems) > _MOST_PROBLEMS:
+        say(f"and {len(problems) - _MOST_PROBLEMS:,} more lines like these")
+
+
+def check_login(client: SectigoClient, run: Run) -> None:
+    """See that a ledger is of who asks, and where they ask.
+
+    Raises:
+        InvalidArgumentError: it is not.
+    """
+    login = (client.config.endpoint, client.username or "")
+    if login != (run.endpoint, run.username):
+        raise InvalidArgumentError(
+            f"the ledger is of {run.username} at {run.endpoint}, not of {login[1]} at {login[0]}",
+            hint="sign in as who ordered",
+        )
 
 
 @asynccontextmanager

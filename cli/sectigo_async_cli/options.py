@@ -4,7 +4,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import attrs
 import typer
@@ -60,6 +60,15 @@ def with_options(
         quiet=quiet or chosen.output.quiet,
     )
     return attrs.evolve(chosen, output=output, no_input=no_input or chosen.no_input)
+
+
+def commands_of(program: Any, before: str = "") -> dict[str, Any]:
+    """Return the commands of a tree by their full names, those of its groups too."""
+    found: dict[str, Any] = {}
+    for name, command in program.commands.items():
+        inner = commands_of(command, f"{before}{name} ") if hasattr(command, "commands") else {}
+        found |= inner or {f"{before}{name}": command}
+    return found
 
 
 def register(

@@ -134,7 +134,6 @@ class CommandCompleter(Completer):
 
     def __init__(self, program: Any, session: Session) -> None:
         self._program = program
-        self._commands = {name: command for name, command in program.commands.items() if not command.hidden}
         self._session = session
         self._profiles: list[tuple[str, str]] = []
 
@@ -148,8 +147,8 @@ class CommandCompleter(Completer):
         offered: list[tuple[str, str]] = []
         if word.startswith("-"):
             offered = [(option, one.help or "") for one in command.params for option in _options(one)]
-        elif command is self._program and not at_option:
-            offered = [(name, one.short_help or "") for name, one in self._commands.items()]
+        elif not at_option:
+            offered = [(name, one.short_help or "") for name, one in _inner(command).items()]
             offered += [] if before else [("help", "Show the commands."), ("exit", "Leave.")]
         yield from _matching(offered, word)
 
@@ -179,8 +178,8 @@ class CommandCompleter(Completer):
                 waiting = frozenset()
             elif option is not None:
                 waiting = frozenset() if getattr(option, "is_flag", False) else frozenset(_options(option))
-            elif command is self._program and not word.startswith("-") and word != "help":
-                command = self._commands.get(word)
+            elif (inner := _inner(command)) and not word.startswith("-") and word != "help":
+                command = inner.get(word)
                 if command is None:
                     return None, frozenset()
         return command, waiting
@@ -194,6 +193,11 @@ class CommandCompleter(Completer):
                 return []
             self._profiles = [(str(one.profile_id), one.profile_name) for one in listed if one.profile_id is not None]
         return self._profiles
+
+
+def _inner(command: Any) -> dict[str, Any]:
+    """Return the commands of a group; nothing of what is none."""
+    return {name: one for name, one in getattr(command, "commands", {}).items() if not one.hidden}
 
 
 def _options(parameter: Any) -> list[str]:

@@ -424,6 +424,12 @@ def _prepare(database: sqlite3.Connection, path: Path, run: Run, floor: int) -> 
         database.execute(f"PRAGMA user_version = {_VERSION}")
         return
     before, _ = _run(database)
+    if before != run and not database.execute("SELECT 1 FROM orders UNION ALL SELECT 1 FROM devices").fetchone():
+        database.execute(
+            "UPDATE run SET endpoint = ?, username = ?, profile_id = ?, keys = ?",
+            [run.endpoint, run.username, run.profile_id, run.keys.value],
+        )
+        return
     for name, field in (("endpoint", "endpoint"), ("user", "username"), ("profile", "profile_id"), ("keys", "keys")):
         was, now = getattr(before, field), getattr(run, field)
         if was != now:

@@ -9,6 +9,7 @@ import sectigo_async
 from sectigo_async import (
     MemoryJournal,
     Order,
+    OrderKind,
     OrderState,
     OutcomeUnknownError,
     Reconciliation,
@@ -511,3 +512,45 @@ async def test_of_an_order_that_never_ran_all_is_looked_at_once_it_has_settled(
     assert not (await only(sdk, order, scan=50)).exhausted, "there may be something beyond"
     strike(sandbox, refuse(DETAIL, times=None))
     assert not (await only(sdk, order)).exhausted, "what could not be read may be it"
+
+
+async def test_an_order_of_which_only_the_devices_are_left_is_known_by_its_key(
+    sdk: SectigoClient, sandbox: Sandbox, clock: FakeClock
+) -> None:
+    strike(sandbox, lose(UPLOAD))
+    lost = await ambiguous_upload(sdk, "one.example.com", "two.example.com")
+    await clock.sleep(60)
+    order = Order(
+        kind=OrderKind.UPLOAD,
+        profile_id=42,
+        size=0,
+        common_names=("one.example.com",),
+        key_sha256=frozenset(sorted(lost.key_sha256)[:1]),
+        sent_at=lost.sent_at,
+        after=1,
+    )
+
+    (result,) = await sdk.batches.under(MemoryJournal()).reconcile([order])
+
+    assert (result.order.state, result.order.batch_id) == (OrderState.ORDERED, 24)
+
+
+async def test_one_of_which_only_half_a_name_is_left_is_for_a_person(sdk: SectigoClient, sandbox: Sandbox) -> None:
+    """Another device may have a name that begins alike."""
+    strike(sandbox, lose(CREATE))
+    lost = await ambiguous_create(sdk, 7)
+    order = Order(
+        kind=OrderKind.CREATE,
+        profile_id=117,
+        batch_name="gateway-7",
+        size=0,
+        common_names=("gateway-7",),
+        sent_at=lost.sent_at,
+        after=1,
+    )
+
+    (result,) = await sdk.batches.under(MemoryJournal()).reconcile([order])
+
+    assert (result.order.state, [one.batch_id for one in result.candidates]) == (OrderState.UNKNOWN, [24])
+    assert "name begins alike: only a person can tell" in result.reason
+    assert order.subject == 'batch "gateway-7"'

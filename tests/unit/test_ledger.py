@@ -360,3 +360,14 @@ async def test_once_closed_it_takes_nothing_more(tmp_path: Path) -> None:
 
     with pytest.raises(LedgerError):
         await ledger.amend(new=[device("late")])
+
+
+async def test_a_ledger_in_which_nothing_stands_is_for_any_run(tmp_path: Path) -> None:
+    """A mistake at the first attempt binds nobody; what was ordered does."""
+    async with SqliteLedger.open(tmp_path, attrs.evolve(RUN, profile_id=7, keys=Keys.SERVER)):
+        pass
+
+    await filled(tmp_path)
+
+    assert (await read_ledger(tmp_path)).run == RUN
+    assert "another profile" in str(await refused(tmp_path, attrs.evolve(RUN, profile_id=7)))

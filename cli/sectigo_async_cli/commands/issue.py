@@ -1,14 +1,13 @@
 """Bulk issuance: issue."""
 
 import asyncio
-import stat
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sectigo_async import SectigoClient
-from sectigo_async.errors import FileError, InvalidArgumentError
+from sectigo_async.errors import InvalidArgumentError
 from sectigo_async.issuance import (
     Access,
     DeviceList,
@@ -19,23 +18,18 @@ from sectigo_async.issuance import (
     Plan,
     Run,
     make_plan,
-    read_devices,
     write_reports,
 )
 from sectigo_async.pki import load_certificates
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
-from sectigo_async_cli.issuing import OnAmbiguous, exit_code, in_words, open_ledger, watch
+from sectigo_async_cli.issuing import OnAmbiguous, exit_code, in_words, open_ledger, read_list, tell_problems, watch
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree
 from sectigo_async_cli.output import say
 from sectigo_async_cli.run import noting, run_client
-from sectigo_async_cli.stdin import read_stdin
 from sectigo_async_cli.targets import check_profile_is_named, profile_target
-
-_LARGEST_LIST = 64 * 1024 * 1024
-_MOST_PROBLEMS = 100
 
 
 def issue(
@@ -103,7 +97,7 @@ def issue(
     async def job(client: SectigoClient) -> None:
         with noting("nothing was ordered"):
             check_profile_is_named(chosen, profile, "--profile")
-            listed = await _read(file, encoding)
+            listed = await read_list(file, encoding)
             roots = trust or client.config.trust_anchors
             anchors = None if roots is None else await asyncio.to_thread(load_certificates, roots)
             target = await profile_target(chosen, client, profile, "--profile")
@@ -156,26 +150,6 @@ def _group_id(group: str) -> int:
         raise typer.BadParameter(f"there is no group {group!r}", param_hint="--group") from None
 
 
-async def _read(file: str, encoding: str | None) -> DeviceList:
-    name = "standard input" if file == "-" else file
-    data = await read_stdin(_LARGEST_LIST) if file == "-" else await asyncio.to_thread(_content, file)
-    return await asyncio.to_thread(read_devices, data, name=name, encoding=encoding)
-
-
-def _content(file: str) -> bytes:
-    problem = ""
-    try:
-        # What is no file, a terminal for example, may never end; a pipe of the shell does.
-        if stat.S_ISDIR(Path(file).stat().st_mode):
-            problem = f"{file} is a directory"
-        else:
-            with Path(file).open("rb") as opened:
-                return opened.read(_LARGEST_LIST + 1)
-    except OSError as error:
-        problem = f"cannot read {file}: {error.strerror}"
-    raise FileError(problem, hint="name a CSV or JSON Lines file with devices")
-
-
 def _judge(chosen: Settings, listed: DeviceList, plan: Plan, *, skip_invalid: bool, dry_run: bool) -> Plan:
     """Tell of all that speaks against a plan, and return it where it can be carried out.
 
@@ -183,10 +157,7 @@ def _judge(chosen: Settings, listed: DeviceList, plan: Plan, *, skip_invalid: bo
         typer.Exit: it cannot.
         InvalidArgumentError: there are too few licences.
     """
-    for problem in plan.problems[:_MOST_PROBLEMS]:
-        say(str(problem))
-    if len(plan.problems) > _MOST_PROBLEMS:
-        say(f"and {len(plan.problems) - _MOST_PROBLEMS:,} more lines like these")
+    tell_problems(plan.problems)
     if plan.problems and not skip_invalid:
         lines = len({problem.line for problem in plan.problems})
         total = len({problem.line for problem in listed.problems} | {device.line for device in listed.devices})

@@ -1,17 +1,25 @@
 """What became of orders whose outcome is unknown: reconcile."""
 
-from typing import Annotated
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sectigo_async import Order, OrderState, Reconciliation, SectigoClient
+from sectigo_async.issuance import SqliteLedger, read_ledger
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.commands.batches import ORDER_COLUMNS
 from sectigo_async_cli.context import Settings, settings
+from sectigo_async_cli.issuing import check_login
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import say
 from sectigo_async_cli.run import noting, run_client
+
+if TYPE_CHECKING:
+    from sectigo_async.resources import Batches
 
 _COLUMNS = {name: ORDER_COLUMNS[name] for name in ("orderId", "state", "batchId")} | {"reason": "Why"}
 
@@ -34,6 +42,9 @@ def reconcile(
     not_ordered: Annotated[
         bool, typer.Option("--not-ordered", help="Say that the order was not placed, where you have made sure.")
     ] = False,
+    ledger: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Orders of the bulk run that had this as --out.")
+    ] = None,
 ) -> None:
     """Find out what became of orders whose outcome is unknown. Nothing is ordered.
 
@@ -51,34 +62,53 @@ def reconcile(
 
     async def job(client: SectigoClient) -> None:
         with noting("nothing was ordered"):
-            orders = _chosen_orders(await client.batches.orders(), order_ids or [], chosen)
-            if decided:
-                results = [await _decide(client, orders[0], batch)]
-            else:
-                results = list(await client.batches.reconcile(orders, settle=settle, scan=scan, timeout=timeout))
-        _show(chosen, results)
+            async with _batches(client, ledger) as batches:
+                orders = _chosen_orders(await batches.orders(), order_ids or [], chosen, ledger)
+                if decided:
+                    results = [await _decide(batches, orders[0], batch)]
+                else:
+                    results = list(await batches.reconcile(orders, settle=settle, scan=scan, timeout=timeout))
+        _show(chosen, results, ledger)
 
     run_client(ctx, job)
 
 
-def _chosen_orders(orders: tuple[Order, ...], wanted: list[str], chosen: Settings) -> list[Order]:
+@asynccontextmanager
+async def _batches(client: SectigoClient, directory: Path | None) -> AsyncIterator["Batches"]:
+    """Give the verbs, with the ledger of a bulk run as the journal where one is named."""
+    if directory is None:
+        yield client.batches
+        return
+    run = (await read_ledger(directory)).run
+    check_login(client, run)
+    async with SqliteLedger.open(directory, run) as ledger:
+        yield client.batches.under(ledger)
+
+
+def _chosen_orders(
+    orders: tuple[Order, ...], wanted: list[str], chosen: Settings, directory: Path | None
+) -> list[Order]:
     if not wanted:
         return [order for order in orders if order.state is OrderState.UNKNOWN]
     by_id = {order.order_id: order for order in orders}
     if missing := [name for name in wanted if name not in by_id]:
-        listed = chosen.command("batches")
+        listed = chosen.command(*(["batches"] if directory is None else ["reconcile", *_of(directory)]))
         raise typer.BadParameter(f"there is no order {missing[0]!r}; {listed} lists them", param_hint="ORDER")
     return [by_id[name] for name in dict.fromkeys(wanted)]
 
 
-async def _decide(client: SectigoClient, order: Order, batch: int | None) -> Reconciliation:
+def _of(directory: Path | None) -> list[str]:
+    return [] if directory is None else ["--ledger", str(directory)]
+
+
+async def _decide(batches: "Batches", order: Order, batch: int | None) -> Reconciliation:
     if order.state is not OrderState.UNKNOWN:
         known = order.state.value if order.batch_id is None else f"batch {order.batch_id}"
         raise typer.BadParameter(f"order {order.order_id} is known: {known}", param_hint="ORDER")
-    return Reconciliation(order=await client.batches.decide(order, batch), reason="you said so")
+    return Reconciliation(order=await batches.decide(order, batch), reason="you said so")
 
 
-def _show(chosen: Settings, results: list[Reconciliation]) -> None:
+def _show(chosen: Settings, results: list[Reconciliation], directory: Path | None) -> None:
     """Show what was found, and end with the exit code for it.
 
     Raises:
@@ -91,13 +121,14 @@ def _show(chosen: Settings, results: list[Reconciliation]) -> None:
     ]
     chosen.output.emit(documents, _COLUMNS, prose=("reason",))
     for result in results:
-        if result.order.batch_id is not None:
+        if result.order.batch_id is not None and directory is None:
             way_on = chosen.command("download", "-i", str(result.order.batch_id), "--extract")
             chosen.output.note(f"order {result.order.order_id} is batch {result.order.batch_id}: go on with {way_on}")
     unknown = [result.order for result in results if result.order.state is OrderState.UNKNOWN]
     for order in unknown:
         decide = " or ".join(
-            chosen.command("reconcile", order.order_id, *words) for words in (("--batch", "ID"), ("--not-ordered",))
+            chosen.command("reconcile", *_of(directory), order.order_id, *words)
+            for words in (("--batch", "ID"), ("--not-ordered",))
         )
         say(f"order {order.order_id} ({order.subject}) is still unknown: do not repeat it; decide with {decide}")
     if unknown:
