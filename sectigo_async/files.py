@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +17,7 @@ from sectigo_async.errors import FileError, InvalidArgumentError
 _OTHER = "{} is there already, with other content"
 _ELSEWHERE = "move it away, or choose another directory"
 _REPLACE = f"{_ELSEWHERE}, or replace it: --force, in Python overwrite=True"
+_STAGED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.tmp")
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -193,6 +194,23 @@ class StagedFile:
                 self.file.close()
         with suppress(OSError):
             self.path.unlink()
+
+
+def discard_staged(directory: Path, names: Container[str] | None = None) -> None:
+    """Remove the files in the making that a process left in a directory when it was killed.
+
+    Args:
+        directory: where; nothing happens where there is none. Nobody may be writing to it meanwhile.
+        names: of the files that they were to become; any, when not given.
+
+    Raises:
+        FileError: they cannot be removed.
+    """
+    with file_errors(directory):
+        for path in directory.iterdir() if directory.is_dir() else ():
+            staged = _STAGED.fullmatch(path.name)
+            if staged is not None and (names is None or staged["name"] in names):
+                path.unlink(missing_ok=True)
 
 
 def sync_directory(path: Path) -> None:

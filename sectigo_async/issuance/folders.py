@@ -1,15 +1,16 @@
 """The folder of a device: its key or PKCS#12 password before the order, its certificate after. Blocking."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import attrs
 from cryptography import x509
 
 from sectigo_async.errors import WrongPasswordError
-from sectigo_async.files import PRIVATE, Access, file_errors, make_directory, write_private
+from sectigo_async.files import PRIVATE, Access, discard_staged, file_errors, make_directory, write_private
 from sectigo_async.issuance.devices import Device
-from sectigo_async.issuance.ledger import DeviceState, Keys, Outcome
+from sectigo_async.issuance.ledger import DeviceState, Entry, Keys, Outcome
 from sectigo_async.issuance.records import RECORD, Record, read_record
 from sectigo_async.models import Parameter
 from sectigo_async.parameters import make_password
@@ -32,6 +33,7 @@ from sectigo_async.secrets import Secret
 _KEY = "privkey.pem"
 _PASSWORD = "bundle.p12.password"  # noqa: S105 - the name of a file
 _BUNDLE = "bundle.p12"
+_ARCHIVE = re.compile(r"(\d+)\.zip")
 
 
 @attrs.frozen
@@ -164,6 +166,31 @@ class Folders:
         make_directory(folder, self.access)
         for name, content in files.items():
             write_private(folder / name, content, overwrite=True, access=self.access)
+
+
+def sweep(folders: Folders, archives: Path, entries: Iterable[Entry]) -> None:
+    """Remove what a killed run left behind: files in the making, and archives that nobody needs any more.
+
+    Args:
+        folders: the folders of the devices.
+        archives: where archives are downloaded to.
+        entries: all devices of the run.
+
+    Raises:
+        FileError: it cannot be removed.
+    """
+    kept: set[int | None] = set()
+    for entry in entries:
+        if entry.state is DeviceState.VERIFY_FAILED:
+            kept.add(entry.batch_id)
+        elif entry.state is not DeviceState.DONE:
+            discard_staged(folders.of(entry.device))
+    discard_staged(archives)
+    with file_errors(archives):
+        for path in archives.iterdir() if archives.is_dir() else ():
+            archive = _ARCHIVE.fullmatch(path.name)
+            if archive is not None and int(archive[1]) not in kept:
+                path.unlink(missing_ok=True)
 
 
 @attrs.frozen(kw_only=True)

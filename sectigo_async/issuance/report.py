@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sectigo_async.files import PRIVATE, Access, file_errors, write_private
+from sectigo_async.files import PRIVATE, Access, discard_staged, file_errors, write_private
 from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.folders import Folders
 from sectigo_async.issuance.ledger import DeviceState, Entry
@@ -33,6 +33,7 @@ def write_reports(directory: Path, entries: Sequence[Entry], *, access: Access =
         FileError: they cannot be written.
     """
     folders = Folders(directory, access)
+    discard_staged(directory, {RESULTS, ERRORS})
     write_private(directory / RESULTS, _csv(entries, folders, errors=False), overwrite=True, access=access)
     bad = [entry for entry in entries if entry.state in _FAILED]
     if bad:

@@ -34,7 +34,7 @@ from sectigo_async.errors import (
 from sectigo_async.files import PRIVATE, Access
 from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.doubt import Doubt
-from sectigo_async.issuance.folders import Batched, Folders, save
+from sectigo_async.issuance.folders import Batched, Folders, save, sweep
 from sectigo_async.issuance.ledger import DeviceState, Entry, Intent, Keys, Ledger, Outcome
 from sectigo_async.issuance.pace import Pace
 from sectigo_async.issuance.plan import Plan, balance_of, parameters_of
@@ -241,6 +241,7 @@ class Issuance:
         """Take the plan into the ledger, and what stands there into the run."""
         changed = {device.key for device in self._plan.changed}
         known = {entry.device.key: entry for entry in await self._ledger.entries()}
+        await run_to_end(sweep, self._folders, self._archives, known.values())
         new = [device for device in self._plan.devices if device.key not in known]
         await self._ledger.amend(new=new, changed=self._plan.changed)
         again = [

@@ -22,9 +22,11 @@ from sectigo_async.issuance import (
     SqliteLedger,
     make_plan,
     read_devices,
+    write_reports,
 )
 from sectigo_async.pki import load_key
 from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
+from sectigo_async.sandbox.faults import Fault, FaultRule
 
 QUICK = SandboxConfig(issue_delay=0.2, balance=2000)
 
@@ -119,6 +121,36 @@ async def test_keys_made_by_the_service_come_with_their_passwords(
     assert checked.returncode == 0, checked.stderr
     key = load_key((folder / "privkey.pem").read_bytes())
     assert certificate_in(folder).public_key() == key.public_key()
+
+
+async def test_what_a_killed_run_left_half_made_is_swept_away_by_the_next(
+    client: SectigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    damaged = FaultRule(route="GET /api/v1/batches/{id}/download", fault=Fault.BIT_FLIP)
+    sandbox.faults.replace([damaged])
+    await issue(client, tmp_path, names(1))
+    sandbox.faults.replace([])
+    archives = tmp_path / ".sectigo-async" / "archives"
+    (evidence,) = archives.iterdir()
+    await issue(client, tmp_path, names(2), stop_at=EventKind.ORDERED)
+    folder = tmp_path / "gw1.example.com"
+    left = [
+        folder / ".privkey.pem.0123456789ab.tmp",
+        folder / ".cert.pem.0123456789ab.tmp",
+        archives / ".77.zip.0123456789ab.tmp",
+        archives / "77.zip",
+        tmp_path / ".results.csv.0123456789ab.tmp",
+    ]
+    others = [folder / "notes.tmp", tmp_path / ".privkey.pem.0123456789ab.tmp", archives / "notes.zip"]
+    for path in (*left, *others):
+        path.touch()
+
+    issuance, _, _ = await issue(client, tmp_path, names(2))
+    write_reports(tmp_path, [])
+
+    assert issuance.counts[DeviceState.DONE] == 1
+    assert [path for path in left if path.exists()] == []
+    assert [path for path in (evidence, *others) if not path.exists()] == []
 
 
 @pytest.mark.parametrize("stop_at", [EventKind.ORDERED, EventKind.SAVED])
