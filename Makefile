@@ -37,6 +37,10 @@ long: $(READY) ## Run the property tests with ten thousand examples and more
 soak: $(READY) ## Run the tests that take minutes of real time
 	@$(BIN)/python -m pytest -m soak -s
 
+.PHONY: chaos
+chaos: $(READY) ## Kill bulk runs at every point and at random, and count what was ordered
+	@$(BIN)/python -m pytest -m chaos -s
+
 .PHONY: reference
 reference: $(READY) ## Write docs/cli.md from the commands, and the pictures in docs/images
 	@$(BIN)/python docs/cli.py

@@ -138,7 +138,9 @@ async def issue(job: Job) -> int:
 
 async def order_naively(job: Job) -> int:
     """Order for each device that no order has succeeded for, again after any error, as a simple script would."""
-    done = Path(job.directory, "done")
+    directory = Path(job.directory)
+    directory.mkdir(exist_ok=True)
+    done = directory / "done"
     ordered = done.read_text().split() if done.exists() else []
     async with _client(job, QuickClock(job.origin)) as client:
         for device in read_devices(job.devices.encode()).devices:

@@ -1,14 +1,18 @@
 """Runs killed anywhere, as by kill -9, and taken up again: one order for each device, and every file right."""
 
+import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.chaos import driver
-from tests.chaos.harness import Driver, Kind, Scenario, Service
+from tests.chaos.harness import Driver, Kind, Scenario, Service, faults
 
 KINDS = [Kind("server", 1), Kind("local", 1), Kind("local", 3), Kind("local", 500)]
+KILLS = 110
+"""At random, for each batch size."""
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +51,61 @@ def test_a_run_killed_here_and_there_and_again_when_taken_up_orders_nothing_twic
     for point in range(1, total, total // 8):
         kills = kill_and_finish(process, kind, tmp_path / str(point), point, max(1, point // 2))
         assert kills >= 1
+
+
+def test_a_naive_retry_orders_twice_where_this_would_show(process: Driver, tmp_path: Path) -> None:
+    kind = Kind("naive", 1, 40)
+    with Service(faults(0.3)) as service:
+        scenario = Scenario(process, service, kind, tmp_path / "naive")
+        for number in range(1, 5):
+            scenario.run(number * 20)
+        scenario.finish()
+
+        print(f"\nnaive retry: {service.orders} orders for {kind.devices} devices, {scenario.kills} kills")
+        assert service.orders > kind.devices
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_run_killed_at_any_point_and_again_when_taken_up_orders_nothing_twice(
+    process: Driver, kind: Kind, tmp_path: Path
+) -> None:
+    chance = random.Random(str(kind))  # noqa: S311 - to be repeated
+    total = count_points(process, kind, tmp_path / "unharmed")
+    kills = 0
+
+    for point in range(1, total + 1):
+        directory = tmp_path / str(point)
+        kills += kill_and_finish(process, kind, directory, point, chance.randint(1, total))
+        shutil.rmtree(directory)
+
+    print(f"\n{kind}: {total} fail points, {kills} kills; {kind.orders} orders for {kind.devices} devices each time")
+    # Threads make some runs shorter than the one whose points were counted.
+    assert kills > total
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("kind", "pause"), [(Kind("local", 1, 1000), 4000), (Kind("local", 10, 1000), 3000)], ids=str
+)
+def test_1000_devices_get_a_certificate_each_on_a_bad_day_with_random_kills(
+    process: Driver, kind: Kind, pause: int, tmp_path: Path
+) -> None:
+    """On average a process lives for as many fail points as `pause` says."""
+    chance = random.Random(str(kind))  # noqa: S311 - to be repeated
+    kills = lists = 0
+
+    while kills < KILLS:
+        lists += 1
+        with Service(faults(0.3), seed=lists) as service:
+            scenario = Scenario(process, service, kind, tmp_path / str(lists))
+            code = driver.FAILED
+            while code != driver.DONE and kills + scenario.kills < KILLS:
+                code = scenario.run(1 + int(chance.expovariate(1 / pause))).code
+            scenario.finish()
+            scenario.check()
+            kills += scenario.kills
+            struck = sum(service.sandbox.faults.counts.values())
+            print(f"\n{kind}: {service.orders} orders, {scenario.kills} kills, {struck} faults")
