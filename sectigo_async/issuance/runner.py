@@ -423,8 +423,9 @@ class Issuance:
         left = await balance_of(self._client, self._ledger.run.profile_id)
         if left is not None and left < len(chunk):
             self._planned.extendleft(reversed(chunk))
-            self.halted = f"{len(chunk)} licences are needed for the next order, and {left} are left"
-            self._tell(EventKind.STOPPED, self.halted)
+            if not self.halted:
+                self.halted = f"{len(chunk)} licences are needed for the next order, and {left} are left"
+                self._tell(EventKind.STOPPED, self.halted)
             return
         if len(chunk) > 1:
             # One bad request spoils an upload; the others are none the worse.
