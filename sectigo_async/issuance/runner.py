@@ -172,6 +172,7 @@ class Issuance:
         self._order_of: dict[int, str] = {}
         self._ready: deque[int] = deque()
         self._downloads: Counter[int] = Counter()
+        self._failed_in: dict[int, int | None] = {}
         self._looking = False
         self._failures = 0
         self._until: float | None = None
@@ -459,6 +460,7 @@ class Issuance:
             self._went_well()
             judged = verdict(batch)
             if judged is Verdict.READY:
+                self._failed_in[batch_id] = None if batch.processing is None else batch.processing.failed
                 self._ready.append(batch_id)
             elif judged is Verdict.FAILED:
                 await self._fail(batch_id, str(failed(batch)))
@@ -509,23 +511,35 @@ class Issuance:
             if not isinstance(error, BatchNotReady):
                 self._troubled(error)
         except ArchiveError as error:
-            if self._downloads[batch_id] < _DOWNLOADS:
-                self._schedule.again(batch_id)
-                return
-            kept = f"{error}; the archive is kept in {self._archives}"
-            bad = Outcome(state=DeviceState.VERIFY_FAILED, error=kept)
-            self._schedule.done(batch_id, ready=False)
-            await self._finish(batch_id, {one.device.key: bad for one in entries})
+            self._came_damaged(batch_id, str(error))
         else:
-            self._schedule.done(batch_id)
-            await self._finish(batch_id, outcomes)
-            if all(outcome.state is not DeviceState.VERIFY_FAILED for outcome in outcomes.values()):
+            missing = [key for key, outcome in outcomes.items() if outcome.state is DeviceState.FAILED]
+            failed_in = self._failed_in[batch_id]
+            lacks_some = failed_in is not None and len(missing) > failed_in
+            if lacks_some:
+                # What the service has made is paid for, though it did not come: nothing may order it again.
+                outcomes = {key: outcome for key, outcome in outcomes.items() if key not in missing}
+                more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+                self._came_damaged(batch_id, f"its archive lacks the certificate for {missing[0]}{more}")
+            else:
+                self._schedule.done(batch_id)
+            if outcomes:
+                await self._finish(batch_id, outcomes)
+            if not lacks_some and all(one.state is not DeviceState.VERIFY_FAILED for one in outcomes.values()):
                 await run_to_end(path.unlink, missing_ok=True)
             self._went_well()
 
+    def _came_damaged(self, batch_id: int, problem: str) -> None:
+        """Have a batch fetched again whose archive came damaged: in this run a few times, then by the next."""
+        if self._downloads[batch_id] < _DOWNLOADS:
+            self._schedule.again(batch_id)
+            return
+        self._schedule.done(batch_id, ready=False)
+        kept = f"batch {batch_id}: {problem}; it is kept in {self._archives}, and the next run fetches it again"
+        self._tell(EventKind.FAILED, kept, batch_id=batch_id)
+
     async def _finish(self, batch_id: int, outcomes: Mapping[str, Outcome]) -> None:
         await self._ledger.finish(outcomes)
-        del self._order_of[batch_id]
         by_state = Counter(outcome.state for outcome in outcomes.values())
         for state, count in by_state.items():
             self._move(count, DeviceState.ORDERED, state)

@@ -1,6 +1,8 @@
 """Bulk runs on bad days of the service: how each ends, and that the same run again ends with one certificate each."""
 
+import io
 import re
+import zipfile
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -320,3 +322,61 @@ async def test_licences_that_run_out_end_the_run_and_once_there_are_more_it_goes
 
     assert (last.counts, last.issuance.halted) == (done(40), "")
     world.check(40, orders=4)
+
+
+def without_one(content: bytes) -> bytes:
+    """Return an archive without the certificate of one device."""
+    before = zipfile.ZipFile(io.BytesIO(content))
+    after = io.BytesIO()
+    with zipfile.ZipFile(after, "w") as archive:
+        for name in before.namelist()[1:]:
+            archive.writestr(name, before.read(name))
+    return after.getvalue()
+
+
+def flipped(content: bytes) -> bytes:
+    """Return an archive in which a bit of a certificate is another."""
+    middle = content.index(b"PK\x01\x02") // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "no ZIP": lambda _: b"<html>Please sign in</html>",
+    "empty": lambda _: b"",
+    "a bit": flipped,
+    "no certificate in it": lambda _: b"PK\x05\x06" + bytes(18),
+    "lacks one": without_one,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_an_archive_that_came_damaged_is_fetched_again(world: World, damage: str) -> None:
+    world.wire.hook = damaging(DAMAGES[damage], times=2)
+
+    ended = await world.issue(names(10))
+
+    assert ended.counts == done(10)
+    world.check(10, orders=1)
+    assert not list((world.directory / ".sectigo-async" / "archives").iterdir())
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_an_archive_that_stays_damaged_costs_no_second_order(world: World, damage: str) -> None:
+    world.wire.hook = damaging(DAMAGES[damage])
+
+    first = await world.issue(names(10), timeout=600.0)
+
+    # What is paid for stays so, and the next run fetches it.
+    to_come = {DeviceState.ORDERED: 10}
+    assert first.counts == ({DeviceState.DONE: 9, DeviceState.ORDERED: 1} if damage == "lacks one" else to_come)
+    said = [*first.told(EventKind.FAILED), *first.told(EventKind.TROUBLE)]
+    assert any(words in text for text in said for words in ("archive", "ZIP")), said
+    again = await world.issue(names(10), timeout=600.0, retry_failed=True)
+    assert (again.counts, world.orders) == (first.counts, 1)
+
+    world.wire.hook = None
+    last = await world.issue(names(10))
+
+    assert last.counts == done(10)
+    world.check(10, orders=1)
