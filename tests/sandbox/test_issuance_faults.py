@@ -1,7 +1,9 @@
 """Bulk runs on bad days of the service: how each ends, and that the same run again ends with one certificate each."""
 
+import asyncio
 import io
 import re
+import time
 import zipfile
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -14,7 +16,9 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from sectigo_async import SectigoClient
+from sectigo_async import Config, MemoryStore, OrderState, Secret, SectigoClient
+from sectigo_async.credentials import Credentials
+from sectigo_async.errors import ConnectFailedError, RateLimitError, SignInRequiredError
 from sectigo_async.issuance import (
     DeviceState,
     Event,
@@ -85,10 +89,13 @@ class World:
     clock: FakeClock
     wire: Wire
     directory: Path
+    runs: list[Issuance] = attrs.field(factory=list)
 
     def client(self, **login: Any) -> SectigoClient:
         login = login or {"username": "demo", "password": "demo-password"}
-        return SectigoClient(endpoint=ENDPOINT, transport=self.wire, clock=self.clock, **login)
+        # Whoever sleeps moves the clock for all: no call may be taken for one that lasts too long.
+        config = attrs.evolve(Config.create(ENDPOINT), timeout=None)
+        return SectigoClient(config=config, transport=self.wire, clock=self.clock, **login)
 
     async def issue(
         self,
@@ -109,6 +116,7 @@ class World:
         ):
             plan = await make_plan(client, ledger, self.directory, read_devices(data), retry_failed=retry_failed)
             issuance = Issuance(client, ledger, self.directory, plan, options=Options(**options), clock=self.clock)
+            self.runs.append(issuance)
             seen: list[Event] = []
             async with aclosing(issuance.run()) as events:
                 async for event in events:
@@ -137,7 +145,7 @@ class World:
 
 @pytest.fixture
 def make_world(clock: FakeClock, tmp_path: Path) -> Callable[..., World]:
-    def make(**settings: Any) -> World:
+    def make(clock: FakeClock = clock, **settings: Any) -> World:
         sandbox = Sandbox(SandboxConfig(**({"issue_delay": 10.0} | settings)), clock)
         return World(sandbox, clock, Wire(sandbox), tmp_path / "certs")
 
@@ -335,9 +343,10 @@ def without_one(content: bytes) -> bytes:
 
 
 def flipped(content: bytes) -> bytes:
-    """Return an archive in which a bit of a certificate is another."""
-    middle = content.index(b"PK\x01\x02") // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    """Return an archive in which a bit of the first certificate is another."""
+    name = zipfile.ZipFile(io.BytesIO(content)).namelist()[0]
+    inside = content.index(name.encode()) + len(name) + 100
+    return content[:inside] + bytes([content[inside] ^ 1]) + content[inside + 1 :]
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -380,3 +389,210 @@ async def test_an_archive_that_stays_damaged_costs_no_second_order(world: World,
 
     assert last.counts == done(10)
     world.check(10, orders=1)
+
+
+def out_for(clock: FakeClock, seconds: float, out: Callable[[], httpx.Response]) -> Hook:
+    """Have the service be out, beginning with the first look at a batch, for so long."""
+    until: float | None = None
+
+    async def hook(request: httpx.Request, send: Send) -> httpx.Response:
+        nonlocal until
+        if until is None and re.search(r"/batches/\d+$", request.url.path):
+            until = clock.monotonic() + seconds
+        return out() if until is not None and clock.monotonic() < until else await send(request)
+
+    return hook
+
+
+def unreachable() -> httpx.Response:
+    raise httpx.ConnectError("No route to host")
+
+
+OUTAGES: dict[str, Callable[[], httpx.Response]] = {
+    "out of reach": unreachable,
+    "429": lambda: httpx.Response(429, json={"message": "slow down"}, headers={"retry-after": "45"}),
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+async def test_a_service_that_is_out_for_half_an_hour_is_waited_for(world: World, outage: str) -> None:
+    world.wire.hook = out_for(world.clock, 1800, OUTAGES[outage])
+
+    ended = await world.issue(names(40), batch_size=5, most_open=10)
+
+    assert ended.counts == done(40)
+    assert ended.told(EventKind.TROUBLE)
+    assert not ended.told(EventKind.OUTCOME_UNKNOWN), "what did not run is known not to have run"
+    world.check(40, orders=8)
+    # Somebody who is asked to be left alone for 45 seconds is asked about once in that time.
+    assert len(world.wire.seen) < 60 + 1800 / 45 * 4
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+async def test_a_service_that_is_out_for_longer_than_the_timeout_ends_the_run(world: World, outage: str) -> None:
+    world.wire.hook = out_for(world.clock, 1e9, OUTAGES[outage])
+    with pytest.raises((ConnectFailedError, RateLimitError)):
+        await world.issue(names(40), batch_size=5, most_open=10, timeout=900.0)
+    assert 900 < world.clock.monotonic() < 3000
+    assert world.orders in {1, 2}
+
+    world.wire.hook = None
+    ended = await world.issue(names(40), batch_size=5)
+
+    assert ended.counts == done(40)
+    world.check(40, orders=8)
+
+
+async def test_errors_for_an_hour_order_nothing_twice(world: World) -> None:
+    world.wire.hook = out_for(world.clock, 3500, lambda: httpx.Response(503, json={"message": "maintenance"}))
+
+    ended = await world.issue(names(40), batch_size=5, most_open=10, timeout=7200.0)
+    assert world.sandbox.ledger.ordered() == ended.counts[DeviceState.DONE]
+    world.clock.advance(1000)
+    ended = await world.issue(names(40), batch_size=5, resubmit=True)
+
+    assert ended.counts == done(40)
+    world.check(40, orders=8)
+
+
+async def test_a_login_that_ends_in_the_middle_is_renewed_with_the_password(make_world: Callable[..., World]) -> None:
+    world = make_world(access_ttl=60, refresh_ttl=90, issue_delay=300)
+
+    ended = await world.issue(names(20), batch_size=5, most_open=5)
+
+    assert ended.counts == done(20)
+    world.check(20, orders=4)
+    assert world.sandbox.counts["logins"] > 2
+
+
+async def test_a_login_that_ends_where_no_password_is_ends_the_run(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    world = make_world(access_ttl=60, refresh_ttl=90, issue_delay=300)
+    store = MemoryStore()
+    kept = Credentials(username="demo", store=store).share(ENDPOINT, world.clock)
+    await kept.save_refresh_token(Secret(world.sandbox.sign_in("demo", "demo-password")["refreshToken"]), 90)
+    login = {"credentials": Credentials(username="demo", store=store, directory=tmp_path / "state")}
+
+    with pytest.raises(SignInRequiredError, match="no password"):
+        await world.issue(names(20), batch_size=5, most_open=5, login=login)
+
+    assert world.sandbox.counts["logins"] == 1
+    ordered = world.orders
+    assert ordered in {1, 2}
+    ended = await world.issue(names(20), batch_size=5)
+    assert ended.counts == done(20)
+    world.check(20, orders=4)
+
+
+async def test_a_service_that_refuses_the_tokens_it_issues_ends_the_run_at_once(world: World) -> None:
+    async def hook(request: httpx.Request, send: Send) -> httpx.Response:
+        if request.url.path.endswith("/upload"):
+            return httpx.Response(401, json={"message": "Authentication failed"})
+        return await send(request)
+
+    world.wire.hook = hook
+    with pytest.raises(SignInRequiredError, match="refuses a token it just issued"):
+        await world.issue(names(20), batch_size=5)
+    # Twice for each of the orders that are under way at once.
+    assert world.wire.seen.count("POST /api/v1/batches/upload") <= 3 * 4
+    assert world.sandbox.counts["logins"] + world.sandbox.counts["refreshes"] <= 1 + 4
+
+    world.wire.hook = None
+    ended = await world.issue(names(20), batch_size=5)
+
+    assert ended.counts == done(20)
+    world.check(20, orders=4)
+
+
+async def test_a_batch_that_is_not_ready_in_time_is_taken_up_by_the_next_run(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(issue_delay=7200)
+
+    first = await world.issue(names(10), timeout=600.0)
+
+    assert first.counts == {DeviceState.ORDERED: 10}
+    assert 600 <= world.clock.monotonic() < 900
+    again = await world.issue(names(10), timeout=600.0)
+    assert (again.counts, world.orders) == (first.counts, 1)
+
+    world.clock.advance(7200)
+    last = await world.issue(names(10))
+
+    assert last.counts == done(10)
+    world.check(10, orders=1)
+
+
+class TimeLapse(FakeClock):
+    """A clock that is twenty times as fast as the machine's: threads get the time that they take."""
+
+    def monotonic(self) -> float:
+        return time.monotonic() * 20
+
+    def time(self) -> float:
+        return self._start + self.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 20)
+
+
+async def test_stopped_it_orders_no_more_and_fetches_what_is_ready(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(TimeLapse(), issue_delay=0)
+    orders_at_stop = 0
+
+    def stop(issuance: Issuance, event: Event) -> None:
+        nonlocal orders_at_stop
+        if event.kind is EventKind.ORDERED and not issuance.stopped:
+            issuance.stop()
+            orders_at_stop = world.orders
+
+    first = await world.issue(names(40), batch_size=2, watch=stop)
+
+    assert first.issuance.halted == "interrupted"
+    # Four at once, at the beginning.
+    assert world.orders <= orders_at_stop + 3
+    ordered = world.sandbox.ledger.ordered()
+    assert 2 <= ordered <= 8
+    assert first.counts == {DeviceState.DONE: ordered, DeviceState.PLANNED: 40 - ordered}
+    last = await world.issue(names(40), batch_size=2)
+
+    assert last.counts == done(40)
+    world.check(40, orders=20)
+
+
+@pytest.mark.parametrize("ran", [True, False])
+async def test_an_order_that_is_cut_off_when_the_time_is_over_is_looked_for_by_the_next_run(
+    world: World, ran: bool
+) -> None:
+    async def hook(request: httpx.Request, send: Send) -> httpx.Response:
+        if not request.url.path.endswith("/upload"):
+            return await send(request)
+        if ran:
+            await send(request)
+        world.runs[-1].stop()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    # Where nothing was ordered before, nothing would tell from which id on to look.
+    assert (await world.issue(names(1))).counts == done(1)
+    world.wire.hook = hook
+    first = await world.issue(names(5))
+    assert (first.counts, world.orders) == ({DeviceState.DONE: 1, DeviceState.UNKNOWN: 4}, 1 + int(ran))
+    assert [order.state for order in first.issuance.parked] == [OrderState.UNKNOWN]
+
+    world.wire.hook = None
+    again = await world.issue(names(5))
+    if ran:
+        assert again.counts == done(5)
+        world.check(5, orders=2)
+        return
+    assert (again.counts, world.orders) == (first.counts, 1), "that nothing shows proves nothing"
+
+    # An order that is sent later, and shows, is what proves it.
+    last = await world.issue(names(6))
+    assert last.counts == done(6)
+    assert last.told(EventKind.NOT_ORDERED)
+    world.check(6, orders=3)
