@@ -28,11 +28,13 @@ from sectigo_async.issuance import (
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings
 from sectigo_async_cli.output import flat, say, spinner
-from sectigo_async_cli.run import stopping
+from sectigo_async_cli.run import noting, stopping
 from sectigo_async_cli.stdin import read_stdin
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+GOES_ON = "nothing is lost: the same command goes on where this one stopped"
 
 _LARGEST_LIST = 64 * 1024 * 1024
 _MOST_PROBLEMS = 100
@@ -139,10 +141,11 @@ async def open_ledger(client: SectigoClient, out: Path, run: Run, *, only_look: 
 async def watch(chosen: Settings, issuance: Issuance, plan: Plan) -> None:
     """Let a run go, and show how."""
     view = View(chosen, plan)
-    with stopping(issuance.stop), view.shown():
+    with noting(GOES_ON), stopping(issuance.stop), view.shown():
         async with aclosing(issuance.run()) as events:
             async for event in events:
                 view.take(event)
+    view.end()
 
 
 class View:
@@ -163,6 +166,7 @@ class View:
         self._counts: Counts = {}
         self._told = 0.0
         self._troubles: deque[str] = deque(maxlen=_TROUBLES)
+        self._untold = ""
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -186,6 +190,8 @@ class View:
         before, self._counts = self._counts, event.counts
         if self._first is None:
             self._first = sum((before or event.counts).get(state, 0) for state in _FINAL)
+        if event.kind is EventKind.TROUBLE:
+            self._untold = flat(event.text)
         if self._live:
             if event.kind in _BAD:
                 self._troubles.append(flat(event.text))
@@ -196,11 +202,18 @@ class View:
                 return
             self._told = now
             told = in_words(event.counts)
-            self._chosen.output.note(f"{event.text}; {told}" if event.kind is EventKind.TROUBLE else told)
+            if event.kind is EventKind.TROUBLE:
+                told, self._untold = f"{self._untold}; {told}", ""
+            self._chosen.output.note(told)
         elif event.kind in _BAD:
             say(event.text)
         else:
             self._chosen.output.note(event.text)
+
+    def end(self) -> None:
+        """Say what was in the way last, where something is left to do and it was not said before."""
+        if self._untold and exit_code(self._counts) in {exit_codes.PENDING, exit_codes.OUTCOME_UNKNOWN}:
+            say(self._untold)
 
     def _drawn(self) -> "RenderableType":
         from rich.console import Group

@@ -23,7 +23,16 @@ from sectigo_async.issuance import (
 from sectigo_async.pki import load_certificates
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
-from sectigo_async_cli.issuing import OnAmbiguous, exit_code, in_words, open_ledger, read_list, tell_problems, watch
+from sectigo_async_cli.issuing import (
+    GOES_ON,
+    OnAmbiguous,
+    exit_code,
+    in_words,
+    open_ledger,
+    read_list,
+    tell_problems,
+    watch,
+)
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree
@@ -233,7 +242,7 @@ def _end(chosen: Settings, issuance: Issuance, out: Path) -> None:
         ledger = chosen.command("reconcile", "--ledger", str(out))
         say(f"do not order again what is unknown: the same command looks for it again; or decide with {ledger}")
     if code in {exit_codes.PENDING, exit_codes.INTERRUPTED}:
-        say("nothing is lost: the same command goes on where this one stopped")
+        say(GOES_ON)
     raise typer.Exit(code)
 
 

@@ -36,7 +36,7 @@ from sectigo_async_cli.commands.certificates import revoke_once
 from sectigo_async_cli.commands.expiring import duration
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.hooks import run_hook
-from sectigo_async_cli.issuing import OnAmbiguous, exit_code, in_words, open_ledger, watch
+from sectigo_async_cli.issuing import GOES_ON, OnAmbiguous, exit_code, in_words, open_ledger, watch
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree
@@ -277,7 +277,7 @@ class _Renewal:
         elif code == exit_codes.DONE and self.waiting:
             code = exit_codes.PENDING
         if code in {exit_codes.PENDING, exit_codes.INTERRUPTED, exit_codes.OUTCOME_UNKNOWN}:
-            say(f"{in_words(self.counts)}; nothing is lost: the same command goes on where this one stopped")
+            say(f"{in_words(self.counts)}; {GOES_ON}")
         if code != exit_codes.DONE:
             raise typer.Exit(code)
 
