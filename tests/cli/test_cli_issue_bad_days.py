@@ -2,14 +2,21 @@
 
 import csv
 import json
+import os
+import re
+import signal
+import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
+import httpx
 import pytest
 from cryptography import x509
 
@@ -20,6 +27,7 @@ from sectigo_async.sandbox.issuing import issue_for_request
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Listed = Callable[[int], None]
+Serve = Callable[..., "AbstractContextManager[str]"]
 
 LOGIN = {"SECTIGO_USERNAME": "demo", "SECTIGO_PASSWORD": "demo-password"}
 UPLOAD = "POST /api/v1/batches/upload"
@@ -177,3 +185,218 @@ def test_a_batch_that_is_not_ready_is_pending_and_the_next_run_fetches_it(
     _, said = ended(start(*ISSUE, SECTIGO_ENDPOINT=slow.url, **LOGIN), 0)
     assert "0 to order, 3 ordered before" in said
     check(slow.sandbox.stats(), tmp_path / "c", 3, orders=1)
+
+
+def stats_of(url: str) -> dict[str, Any]:
+    with httpx.Client(trust_env=False) as client:
+        return dict(client.get(f"{url}/_sandbox/stats").json())
+
+
+@contextmanager
+def dripping(serve: Serve, place: Path) -> Iterator[str]:
+    """Serve a simulator of which the first order runs at once, and is answered after minutes."""
+    rules = place / "faults.json"
+    rules.write_text(json.dumps([{"route": UPLOAD, "fault": "drip", "seconds": 5, "times": 1}]))
+    with serve("--issue-delay", "0", "--faults", str(rules)) as url:
+        yield url
+
+
+def twice(number: int) -> Callable[["subprocess.Popen[str]"], None]:
+    def send(process: "subprocess.Popen[str]") -> None:
+        process.send_signal(number)
+        time.sleep(0.5)
+        process.send_signal(number)
+
+    return send
+
+
+CUTS: dict[str, tuple[Callable[["subprocess.Popen[str]"], None], set[int]]] = {
+    "Ctrl-C twice": (twice(signal.SIGINT), {130}),
+    "SIGTERM twice": (twice(signal.SIGTERM), {130}),
+    "the terminal is closed": (lambda process: process.send_signal(signal.SIGHUP), {-signal.SIGHUP, 130}),
+    "kill -9": (lambda process: process.kill(), {-signal.SIGKILL}),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_an_order_cut_off_in_the_middle_is_found_by_the_same_command(
+    serve: Serve, start: Start, listed: Listed, tmp_path: Path, cut: str
+) -> None:
+    end, codes = CUTS[cut]
+    listed(10)
+    with dripping(serve, tmp_path) as url:
+        first = start(*BY_FIVES, SECTIGO_ENDPOINT=url, **LOGIN)
+        until(lambda: stats_of(url)["orders"], first)
+        end(first)
+        began = time.monotonic()
+        first.communicate(timeout=20)
+        assert first.returncode in codes
+        assert time.monotonic() - began < 5
+
+        document, said = ended(start(*BY_FIVES, SECTIGO_ENDPOINT=url, **LOGIN), 0)
+
+        assert document["done"] == 10, said
+        check(stats_of(url), tmp_path / "c", 10, orders=2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_once_it_fetches_what_is_ready_and_the_same_command_goes_on(
+    slow: Any, start: Start, listed: Listed, tmp_path: Path, number: int
+) -> None:
+    listed(20)
+    words = (*ISSUE, "--batch-size", "5", "--max-open", "10")
+    first = start(*words, SECTIGO_ENDPOINT=slow.url, **LOGIN)
+    until(lambda: slow.sandbox.stats()["orders"] == 2, first)
+    # Ready, and not looked at since.
+    slow.clock.advance(60)
+    first.send_signal(number)
+
+    document, said = ended(first, 130)
+
+    assert document["halted"] == "interrupted"
+    ordered = 5 * slow.sandbox.stats()["orders"]
+    assert ordered < 20, "what was not ordered yet stays so"
+    assert (document["done"], document["planned"]) == (ordered, 20 - ordered), said
+    assert GOES_ON in said
+    check(slow.sandbox.stats(), tmp_path / "c", ordered)
+    slow.sandbox.ledger._issue_delay = 0
+    ended(start(*words, SECTIGO_ENDPOINT=slow.url, **LOGIN), 0)
+    check(slow.sandbox.stats(), tmp_path / "c", 20, orders=4)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def begin(home: Path, port: int, *options: str) -> "subprocess.Popen[str]":
+    """Start a simulator that keeps its state."""
+    words = ("serve", "-a", f"127.0.0.1:{port}", "--state", str(home / "state.db"), "--issue-delay", "0.5", *options)
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("sectigo-async")), *words],
+        env={"PATH": os.environ["PATH"], "HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    return process
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start simulators, one after the other, that share one port and one state."""
+    started: list[subprocess.Popen[str]] = []
+    port = free_port()
+
+    def start(*options: str) -> "subprocess.Popen[str]":
+        started.append(begin(tmp_path, port, *options))
+        return started[-1]
+
+    start.url = f"http://127.0.0.1:{port}"  # type: ignore[attr-defined]
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def test_a_service_that_restarts_in_the_middle_ends_in_no_second_order(
+    services: Any, start: Start, listed: Listed, tmp_path: Path
+) -> None:
+    listed(10)
+    service = services()
+    run = start(*BY_FIVES, SECTIGO_ENDPOINT=services.url, **LOGIN)
+    until(lambda: list((tmp_path / "c").glob("*/cert.pem")), run)
+    service.kill()
+    service.wait()
+    time.sleep(1)
+    assert run.poll() is None, run.communicate()
+    services()
+
+    document, said = ended(run, 0)
+
+    assert document["done"] == 10, said
+    check(stats_of(services.url), tmp_path / "c", 10, orders=2)
+
+
+def test_a_service_that_is_out_of_reach_for_too_long_ends_the_run_and_the_same_command_goes_on(
+    services: Any, start: Start, listed: Listed, tmp_path: Path
+) -> None:
+    listed(10)
+    service = services()
+    run = start(*BY_FIVES, "--timeout", "1", SECTIGO_ENDPOINT=services.url, **LOGIN)
+    until(lambda: stats_of(services.url)["orders"], run)
+    service.kill()
+    service.wait()
+    _, said = ended(run, 1)
+    assert "cannot connect" in said or "connection" in said
+    assert GOES_ON in said.replace("Nothing", "nothing")
+
+    services()
+    document, said = ended(start(*BY_FIVES, SECTIGO_ENDPOINT=services.url, **LOGIN), 0)
+
+    assert document["done"] == 10, said
+    check(stats_of(services.url), tmp_path / "c", 10, orders=2)
+
+
+HEADER = "common_name;dns_names;organizationName;localityName;stateOrProvinceName;countryName"
+
+
+def excel_line(number: int) -> str:
+    name = f"gw{number}.example.com"
+    return f'{name};{name} www.{name};"Müller & Söhne; Köln";Köln;Nordrhein-Westfalen;DE'
+
+
+def spoiled() -> dict[int, tuple[str, str]]:
+    """Return what people and spreadsheets do to lines, by line number: the line, and a word of what is said of it."""
+    right = {number: excel_line(number - 2) for number in range(2, 502)}
+    return {
+        2: (right[2].replace(";DE", ";Deutschland"), "countryName"),
+        41: (right[41].replace("gw39.example.com;", ";", 1), "no common name"),
+        77: (right[77].replace("gw75.example.com;", "gw74.example.com;", 1), "line 76"),
+        78: (right[78].replace("Köln;Nordrhein", "#NV;Nordrhein"), "#NV"),
+        120: (right[120].replace("gw118.example.com;", "1,23E+12;", 1), "1,23E+12"),
+        121: (right[121].replace("gw119.example.com;", "GW117.EXAMPLE.COM;", 1), "line 119"),
+        200: (right[200] + ";too;much", "cell"),
+        201: (right[201].replace("www.gw199", "ww w..gw199"), "name"),
+        333: (right[333].replace(";DE", ";D"), "countryName"),
+        400: (right[400].replace("www.gw398.example.com", "-.example.com"), "name"),
+        499: (right[499].replace(";DE", ";"), "countryName"),
+        501: (right[501].replace("Köln;Nordrhein", "#REF!;Nordrhein"), "#REF!"),
+    }
+
+
+def test_of_a_list_of_old_windows_all_bad_lines_are_named_and_once_mended_only_these_are_ordered(
+    live: Any, start: Start, tmp_path: Path
+) -> None:
+    bad = spoiled()
+    lines = {number: excel_line(number - 2) for number in range(2, 502)}
+    words = ("issue", "d.csv", "-p", "85", "--out", "c", "--encoding", "cp1252")
+
+    def write(content: dict[int, str]) -> None:
+        text = "".join(f"{line}\r\n" for line in [HEADER, *content.values()])
+        (tmp_path / "d.csv").write_bytes(text.encode("cp1252"))
+
+    write(lines | {number: line for number, (line, _) in bad.items()})
+    _, said = ended(start(*words, SECTIGO_ENDPOINT=live.url, **LOGIN), 2)
+    named = {int(found[1]): found[0] for found in re.finditer(r"^line (\d+): .*$", said, re.MULTILINE)}
+    assert set(named) == set(bad), said
+    for number, (_, word) in bad.items():
+        assert word in named[number], (number, named[number])
+    assert "12 of 500 lines cannot be ordered; nothing was ordered" in said
+    assert live.sandbox.ledger.ordered() == 0
+
+    document, _ = ended(start(*words, "--skip-invalid", SECTIGO_ENDPOINT=live.url, **LOGIN), 0)
+    assert (document["done"], live.sandbox.ledger.ordered()) == (488, 488)
+    assert not (tmp_path / "c" / "errors.csv").exists(), "that is for what failed once it was ordered"
+
+    write(lines)
+    document, said = ended(start(*words, SECTIGO_ENDPOINT=live.url, **LOGIN), 0)
+    assert "12 to order, 488 done" in said
+    assert (document["done"], live.sandbox.ledger.ordered()) == (500, 500)
+    check(live.sandbox.stats(), tmp_path / "c", 500)
+    results = rows(tmp_path / "c" / "results.csv")
+    assert {row["organizationName"] for row in results} == {"Müller & Söhne; Köln"}
+    assert {row["state"] for row in results} == {"done"}
