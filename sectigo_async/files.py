@@ -1,5 +1,6 @@
 """Files that hold keys and certificates: 0600 from the start, whole or not at all, never overwritten by chance."""
 
+import errno
 import filecmp
 import hashlib
 import os
@@ -18,6 +19,7 @@ _OTHER = "{} is there already, with other content"
 _ELSEWHERE = "move it away, or choose another directory"
 _REPLACE = f"{_ELSEWHERE}, or replace it: --force, in Python overwrite=True"
 _STAGED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.tmp")
+_DISK_FAILS = {errno.EIO, errno.ENOSPC, errno.EDQUOT}
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -219,8 +221,11 @@ def sync_directory(path: Path) -> None:
         return
     handle = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError):  # Some network file systems cannot; they sync by themselves.
-            os.fsync(handle)
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems cannot, and sync by themselves; a disk that fails is another matter.
+        if error.errno in _DISK_FAILS:
+            raise
     finally:
         os.close(handle)
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import attrs
 
+from sectigo_async.errors import LedgerError
 from sectigo_async.issuance.devices import Device
 from sectigo_async.journal import Journal
 from sectigo_async.models import Order
@@ -232,12 +233,14 @@ class Intent:
 
     Attributes:
         order_id: the order, once it was written down.
+        trouble: why the ledger could not be told what became of the order, if it could not.
     """
 
     def __init__(self, ledger: Ledger, keys: Collection[str]) -> None:
         self._ledger = ledger
         self._keys = keys
         self.order_id = ""
+        self.trouble: LedgerError | None = None
 
     async def highest(self) -> int:
         """Return what the ledger returns."""
@@ -246,7 +249,11 @@ class Intent:
     async def write(self, order: Order) -> None:
         """Write an order down; the first time with its devices."""
         if self.order_id == order.order_id:
-            await self._ledger.write(order)
+            try:
+                await self._ledger.write(order)
+            except LedgerError as error:
+                self.trouble = error
+                raise
             return
         self.order_id = order.order_id
         await self._ledger.intend(order, self._keys)

@@ -416,6 +416,9 @@ class Issuance:
         else:
             requests = await run_to_end(lambda: b"".join(map(self._folders.request, chunk)))
             batch = await batches.upload(profile_id=run.profile_id, requests=requests)
+        if intent.trouble is not None:
+            # What the ledger does not know as ordered cannot be saved: the next run looks for it.
+            raise intent.trouble
         self._await(batch.batch_id, intent.order_id)
         return batch
 
