@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 from cryptography import x509
 
-from sectigo_async.errors import WrongPasswordError
+from sectigo_async.errors import PkiError, WrongPasswordError
 from sectigo_async.files import PRIVATE, Access, discard_staged, file_errors, make_directory, write_private
 from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.ledger import DeviceState, Entry, Keys, Outcome
@@ -109,9 +109,8 @@ class Folders:
 
     def _key(self, device: Device) -> PrivateKey:
         path = self.of(device) / _KEY
-        with file_errors(path):
-            if path.exists():
-                return load_key(path.read_bytes())
+        if (key := _load(path)) is not None:
+            return key
         make_directory(path.parent, self.access)
         key = generate_key()
         write_private(path, key_pem(key), access=self.access)
@@ -152,9 +151,8 @@ class Folders:
         """
         if device.request:
             return key_sha256(read_requests(device.request.encode())[0].public_key())
-        path = self.of(device) / _KEY
-        with file_errors(path):
-            return key_sha256(load_key(path.read_bytes()).public_key()) if path.exists() else None
+        key = _load(self.of(device) / _KEY)
+        return None if key is None else key_sha256(key.public_key())
 
     def write(self, device: Device, files: dict[str, bytes]) -> None:
         """Write files to the folder of a device, durably; what stood there under their names is replaced.
@@ -191,6 +189,19 @@ def sweep(folders: Folders, archives: Path, entries: Iterable[Entry]) -> None:
             archive = _ARCHIVE.fullmatch(path.name)
             if archive is not None and int(archive[1]) not in kept:
                 path.unlink(missing_ok=True)
+
+
+def _load(path: Path) -> PrivateKey | None:
+    """Return a key, or `None` where there is none."""
+    with file_errors(path):
+        if not path.exists():
+            return None
+        content = path.read_bytes()
+    try:
+        return load_key(content)
+    except PkiError as error:
+        problem = f"{path}: {error}"
+    raise PkiError(problem, hint="bring it back from a copy: what was ordered for it is of no use without it")
 
 
 @attrs.frozen(kw_only=True)

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -14,7 +15,7 @@ import pytest
 from cryptography import x509
 
 from sectigo_async import Config, SectigoClient
-from sectigo_async.errors import FileError, LedgerError, SectigoError
+from sectigo_async.errors import FileError, InvalidArgumentError, LedgerError, PkiError, SectigoError
 from sectigo_async.issuance import (
     DeviceState,
     Event,
@@ -173,3 +174,105 @@ async def test_a_ledger_that_cannot_be_written_costs_no_second_order_whenever_th
 
         assert await world.issue(2) == {DeviceState.DONE: 2}
         world.check(2)
+
+
+LEDGER = Path(".sectigo-async") / "ledger.sqlite3"
+
+
+def overwritten(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[5000:9000] = b"\xff" * 4000
+    path.write_bytes(content)
+
+
+def halved(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+LOSSES: dict[str, Callable[[Path], object]] = {
+    "overwritten in the middle": overwritten,
+    "truncated": halved,
+    "empty": lambda path: path.write_bytes(b""),
+    "not SQLite": lambda path: path.write_text("Please sign in"),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("keys", list(Keys))
+async def test_with_a_ledger_that_is_damaged_or_lost_nothing_is_ordered(
+    make_world: Callable[..., World], keys: Keys, loss: str
+) -> None:
+    world = make_world(keys, issue_delay=7200)
+    assert await world.issue(3, timeout=60.0) == {DeviceState.ORDERED: 3}
+    before = world.sandbox.ledger.ordered()
+    kept = (world.directory / LEDGER).read_bytes()
+    LOSSES[loss](world.directory / LEDGER)
+
+    with pytest.raises((LedgerError, InvalidArgumentError), match=r"damaged|the ledger does not know it"):
+        await world.issue(3)
+
+    assert world.sandbox.ledger.ordered() == before
+    # As a copy of yesterday brings it back.
+    (world.directory / LEDGER).write_bytes(kept)
+    world.clock.advance(7200)
+    assert await world.issue(3) == {DeviceState.DONE: 3}
+    world.check(3)
+
+
+async def test_a_ledger_whose_last_changes_are_lost_orders_nothing_again(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    world = make_world(issue_delay=7200)
+    copy = tmp_path / "copy"
+
+    def keep(_: Event) -> None:
+        if not copy.exists():
+            shutil.copytree(world.directory, copy)
+
+    await world.issue(3, watch=keep, timeout=60.0)
+    assert (copy / LEDGER).with_name("ledger.sqlite3-wal").stat().st_size > 0
+    (copy / LEDGER).with_name("ledger.sqlite3-wal").unlink()
+
+    with pytest.raises((LedgerError, InvalidArgumentError)):
+        await attrs.evolve(world, directory=copy).issue(3)
+
+    assert world.sandbox.ledger.ordered() == 3
+
+
+async def test_a_folder_that_cannot_be_used_is_told_before_anything_is_ordered(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world()
+    world.directory.mkdir(mode=0o700)
+    obstacle = world.directory / "gw1.example.com"
+    obstacle.write_text("in the way")
+
+    with pytest.raises(FileError, match=r"gw1\.example\.com"):
+        await world.issue(3)
+
+    assert world.sandbox.ledger.ordered() == 0
+    obstacle.unlink()
+    assert await world.issue(3) == {DeviceState.DONE: 3}
+    world.check(3)
+
+
+async def test_a_key_that_was_damaged_since_is_told_with_its_place_and_stays_as_it_is(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(issue_delay=7200)
+    await world.issue(3, timeout=60.0)
+    key = world.directory / "gw1.example.com" / "privkey.pem"
+    right = key.read_bytes()
+    key.write_bytes(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    world.clock.advance(7200)
+
+    with pytest.raises(PkiError, match=r"gw1\.example\.com") as caught:
+        await world.issue(3)
+
+    assert caught.value.hint
+    assert b"AAAA" in key.read_bytes()
+    key.write_bytes(right)
+    assert await world.issue(3) == {DeviceState.DONE: 3}
+    world.check(3)
