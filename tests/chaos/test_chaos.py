@@ -1,5 +1,6 @@
 """Runs killed anywhere, as by kill -9, and taken up again: one order for each device, and every file right."""
 
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ import pytest
 
 from tests.chaos import driver
 from tests.chaos.harness import Driver, Kind, Scenario, Service, faults
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
 KINDS = [Kind("server", 1), Kind("local", 1), Kind("local", 3), Kind("local", 500)]
 KILLS = 110
@@ -88,7 +91,7 @@ def test_a_run_killed_at_any_point_and_again_when_taken_up_orders_nothing_twice(
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
-    ("kind", "pause"), [(Kind("local", 1, 1000), 4000), (Kind("local", 10, 1000), 3000)], ids=str
+    ("kind", "pause"), [(Kind("local", 1, 1000), 3000), (Kind("local", 10, 1000), 1500)], ids=str
 )
 def test_1000_devices_get_a_certificate_each_on_a_bad_day_with_random_kills(
     process: Driver, kind: Kind, pause: int, tmp_path: Path
@@ -102,7 +105,8 @@ def test_1000_devices_get_a_certificate_each_on_a_bad_day_with_random_kills(
         with Service(faults(0.3), seed=lists) as service:
             scenario = Scenario(process, service, kind, tmp_path / str(lists))
             code = driver.FAILED
-            while code != driver.DONE and kills + scenario.kills < KILLS:
+            # Of the last order no other can show what became of it: that is for `finish` to see to.
+            while code not in {driver.DONE, driver.OUTCOME_UNKNOWN} and kills + scenario.kills < KILLS:
                 code = scenario.run(1 + int(chance.expovariate(1 / pause))).code
             scenario.finish()
             scenario.check()
