@@ -70,8 +70,8 @@ class Folders:
         """
         folder = self.of(device)
         with file_errors(folder):
-            if device.request or not folder.is_dir():
-                return folder.exists()
+            if device.request:
+                return folder.is_dir()
             return any((folder / name).exists() for name in (_KEY, _PASSWORD, RECORD))
 
     def saved(self, device: Device) -> tuple[Record, Outcome]:

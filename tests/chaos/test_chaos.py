@@ -50,8 +50,10 @@ def test_a_run_killed_here_and_there_and_again_when_taken_up_orders_nothing_twic
     process: Driver, kind: Kind, tmp_path: Path
 ) -> None:
     total = count_points(process, kind, tmp_path / "unharmed")
+    step = total // 10
 
-    for point in range(1, total, total // 8):
+    # Threads make some runs shorter than the one whose points were counted: the last ones may not be reached.
+    for point in range(1, 8 * step, step):
         kills = kill_and_finish(process, kind, tmp_path / str(point), point, max(1, point // 2))
         assert kills >= 1
 
