@@ -2,11 +2,13 @@
 
 import errno
 import filecmp
+import functools
 import hashlib
 import os
 import re
 import secrets
-from collections.abc import Container, Iterator
+import sys
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +21,7 @@ _OTHER = "{} is there already, with other content"
 _ELSEWHERE = "move it away, or choose another directory"
 _REPLACE = f"{_ELSEWHERE}, or replace it: --force, in Python overwrite=True"
 _STAGED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.tmp")
+_MANY = 16
 _DISK_FAILS = {errno.EIO, errno.ENOSPC, errno.EDQUOT}
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -80,22 +83,50 @@ def make_directory(path: Path, access: Access = PRIVATE) -> bool:
     Raises:
         FileError: it cannot be made.
     """
+    return make_directories([path], access) > 0
+
+
+def make_directories(paths: Iterable[Path], access: Access = PRIVATE) -> int:
+    """Make directories as `make_directory` does; return how many were made.
+
+    Args:
+        paths: the directories.
+        access: who may read in them, where that is not their owner alone.
+
+    Raises:
+        FileError: one cannot be made.
+    """
+    made: list[Path] = []
+    for path in paths:
+        try:
+            _make(path, access, made)
+        except FileExistsError:
+            problem = f"{path} is not a directory"
+        except OSError as error:
+            problem = f"cannot make the directory {path}: {error.strerror}"
+        else:
+            continue
+        raise FileError(problem, hint="name a directory that you may write to")
+    for parent in {path.parent for path in made}:
+        with file_errors(parent):
+            sync_directory(parent)
+    return len(made)
+
+
+def _make(path: Path, access: Access, made: list[Path]) -> None:
+    """Make a directory, and those above it: `parents=True` would make them for everyone."""
     try:
-        if path.is_dir():
-            return False
-        # Those above it too: `parents=True` would make them for everyone.
-        for missing in (*reversed([above for above in path.parents if not above.exists()]), path):
-            missing.mkdir(mode=access.of_directories, exist_ok=True)
-            if access != PRIVATE:
-                _give(missing, access)
-            sync_directory(missing.parent)
+        path.mkdir(mode=access.of_directories)
+    except FileNotFoundError:
+        _make(path.parent, access, made)
+        path.mkdir(mode=access.of_directories)
     except FileExistsError:
-        problem = f"{path} is not a directory"
-    except OSError as error:
-        problem = f"cannot make the directory {path}: {error.strerror}"
-    else:
-        return True
-    raise FileError(problem, hint="name a directory that you may write to")
+        if not path.is_dir():
+            raise
+        return
+    if access != PRIVATE:
+        _give(path, access)
+    made.append(path)
 
 
 def _give(directory: Path, access: Access) -> None:
@@ -122,6 +153,7 @@ class StagedFile:
         self._access = access
         self.path = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
         self.file: BinaryIO | None = None
+        self._is_there = False
 
     def open(self) -> BinaryIO:
         """Make the file, 0600, and return it for writing.
@@ -131,7 +163,9 @@ class StagedFile:
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         try:
-            self.file = os.fdopen(os.open(self.path, flags, 0o600), "wb")
+            handle = os.open(self.path, flags, 0o600)
+            self._is_there = True
+            self.file = os.fdopen(handle, "wb")
             self._access.give(self.file.fileno(), self._access.mode)
         except OSError as error:
             problem = f"cannot write to {self.target.parent}: {error.strerror}"
@@ -151,24 +185,40 @@ class StagedFile:
         Raises:
             FileError: another file stands there and `overwrite` is off, or the disk fails.
         """
-        assert self.file is not None
-        problem = ""
         try:
-            self.file.flush()
+            with _disk_errors(self.target):
+                self.end(sync=True)
+                self.place(overwrite=overwrite, hint=hint)
+                sync_directory(self.target.parent)
+        finally:
+            self.discard()
+
+    def end(self, *, sync: bool) -> None:
+        """Close the file, durably or not.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        assert self.file is not None
+        self.file.flush()
+        if sync:
             os.fsync(self.file.fileno())
-            self.file.close()
-            if overwrite:
-                self.path.replace(self.target)
-            elif not self._take_free_place():
-                same = self.target.is_file() and filecmp.cmp(self.path, self.target, shallow=False)
-                problem = "" if same else _OTHER.format(self.target)
-            sync_directory(self.target.parent)
-        except OSError as error:
-            problem = f"cannot write {self.target}: {error.strerror}"
-            hint = "see that there is room, and that the directory is yours to write to"
-        self.discard()
-        if problem:
-            raise FileError(problem, hint=hint)
+        self.file.close()
+
+    def place(self, *, overwrite: bool, hint: str) -> None:
+        """Put the file in its place; who calls it makes that durable.
+
+        Raises:
+            FileError: another file stands there and `overwrite` is off.
+            OSError: the disk fails.
+        """
+        if overwrite:
+            self.path.replace(self.target)
+            self._is_there = False
+        elif not self._take_free_place():
+            same = self.target.is_file() and filecmp.cmp(self.path, self.target, shallow=False)
+            if not same:
+                raise FileError(_OTHER.format(self.target), hint=hint)
 
     def _take_free_place(self) -> bool:
         """Move the file to its place if nothing stands there; of two processes, one wins."""
@@ -194,8 +244,10 @@ class StagedFile:
         with suppress(OSError):
             if self.file is not None:
                 self.file.close()
-        with suppress(OSError):
-            self.path.unlink()
+        if self._is_there:
+            self._is_there = False
+            with suppress(OSError):
+                self.path.unlink()
 
 
 def discard_staged(directory: Path, names: Container[str] | None = None) -> None:
@@ -280,6 +332,18 @@ def _holds(path: Path, content: bytes) -> bool:
 
 
 @contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk says against writing `path` into a `FileError`."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot write {path}: {error.strerror}"
+    else:
+        return
+    raise FileError(problem, hint="see that there is room, and that the directory is yours to write to")
+
+
+@contextmanager
 def file_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system says against using `path` into a `FileError`."""
     try:
@@ -303,11 +367,72 @@ def write_private(path: Path, data: bytes, *, overwrite: bool = False, access: A
     Raises:
         FileError: it cannot be written, or another file stands there and `overwrite` is off.
     """
-    staged = StagedFile(path, access)
-    file = staged.open()
+    write_all_private({path: data}, overwrite=overwrite, access=access)
+
+
+def write_all_private(files: Mapping[Path, bytes], *, overwrite: bool = False, access: Access = PRIVATE) -> None:
+    """Write files as `write_private` does. Each is whole on the disk before any of them has its name.
+
+    Many are made durable with the file system that they are on: to flush each by itself takes far longer.
+
+    Args:
+        files: what to write, by where to.
+        overwrite: whether files of other content that stand there may be replaced.
+        access: who may read them, where that is not their owner alone.
+
+    Raises:
+        FileError: one cannot be written, or another file stands there and `overwrite` is off.
+    """
+    together = len(files) >= _MANY and _syncfs() is not None
+    directories = {path.parent for path in files}
+    staged: list[StagedFile] = []
     try:
-        with file_errors(path):
-            file.write(data)
-            staged.commit(overwrite=overwrite, hint=_ELSEWHERE)
+        for path, data in files.items():
+            one = StagedFile(path, access)
+            staged.append(one)
+            file = one.open()
+            with _disk_errors(path):
+                file.write(data)
+                one.end(sync=not together)
+        if together:
+            _sync_file_systems(directories)
+        for one in staged:
+            with _disk_errors(one.target):
+                one.place(overwrite=overwrite, hint=_ELSEWHERE)
+        if together:
+            _sync_file_systems(directories)
+            return
+        for directory in directories:
+            with _disk_errors(directory):
+                sync_directory(directory)
     finally:
-        staged.discard()
+        for one in staged:
+            one.discard()
+
+
+@functools.cache
+def _syncfs() -> Callable[[int], int] | None:
+    """Return what makes a whole file system durable, where there is such a call: syncfs(2) of Linux."""
+    import ctypes
+
+    return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if sys.platform == "linux" else None
+
+
+def _sync_file_systems(directories: Iterable[Path]) -> None:
+    """Make durable all that was written to the file systems that directories are on."""
+    import ctypes
+
+    syncfs = _syncfs()
+    assert syncfs is not None
+    done: set[int] = set()
+    for directory in directories:
+        with _disk_errors(directory):
+            handle = os.open(directory, os.O_RDONLY)
+            try:
+                device = os.fstat(handle).st_dev
+                if device not in done and syncfs(handle) != 0:
+                    number = ctypes.get_errno()
+                    raise OSError(number, os.strerror(number))
+                done.add(device)
+            finally:
+                os.close(handle)

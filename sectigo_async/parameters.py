@@ -5,6 +5,7 @@ library understands for the most part. One that it does not is "not checked", an
 """
 
 import enum
+import functools
 import re
 import secrets
 import string
@@ -102,6 +103,7 @@ def check_value(parameter: Parameter, value: str) -> Fit:
     return Fit.NO if found is None else Fit.YES
 
 
+@functools.lru_cache(maxsize=256)
 def _is_reasonable(pattern: str) -> bool:
     """Say whether a pattern is one to compile: `regex` unrolls counted repeats, nested ones without bound."""
     if len(pattern) > _LONGEST_PATTERN or _MEANS_ANOTHER_THING_IN_JAVA.search(pattern):

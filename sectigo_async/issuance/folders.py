@@ -1,14 +1,23 @@
 """The folder of a device: its key or PKCS#12 password before the order, its certificate after. Blocking."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 from cryptography import x509
 
 from sectigo_async.errors import PkiError, WrongPasswordError
-from sectigo_async.files import PRIVATE, Access, discard_staged, file_errors, make_directory, write_private
+from sectigo_async.files import (
+    PRIVATE,
+    Access,
+    discard_staged,
+    file_errors,
+    make_directories,
+    make_directory,
+    write_all_private,
+    write_private,
+)
 from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.ledger import DeviceState, Entry, Keys, Outcome
 from sectigo_async.issuance.records import RECORD, Record, read_record
@@ -70,9 +79,9 @@ class Folders:
         """
         folder = self.of(device)
         with file_errors(folder):
-            if device.request:
-                return folder.is_dir()
-            return any((folder / name).exists() for name in (_KEY, _PASSWORD, RECORD))
+            if not folder.is_dir():
+                return False
+            return bool(device.request) or any((folder / name).exists() for name in (_KEY, _PASSWORD, RECORD))
 
     def saved(self, device: Device) -> tuple[Record, Outcome]:
         """Return what the certificate in the folder of a device was ordered with, and judge it anew.
@@ -95,26 +104,31 @@ class Folders:
         )
         return record, _outcome(device, issued)
 
-    def request(self, device: Device) -> bytes:
-        """Return the request for a device as PEM; its key is durable by then, and is never made anew.
+    def requests(self, devices: Sequence[Device]) -> bytes:
+        """Return the requests for devices as PEM; their keys are durable by then, and are never made anew.
 
         Raises:
-            FileError: the folder cannot be used.
-            PkiError: the key in it is damaged.
+            FileError: a folder cannot be used.
+            PkiError: a key in one is damaged.
         """
-        if device.request:
-            make_directory(self.of(device), self.access)
-            return device.request.encode()
-        return make_csr(self._key(device), device.common_name, dns_names=device.dns_names, subject=device.parameters)
-
-    def _key(self, device: Device) -> PrivateKey:
-        path = self.of(device) / _KEY
-        if (key := _load(path)) is not None:
-            return key
-        make_directory(path.parent, self.access)
-        key = generate_key()
-        write_private(path, key_pem(key), access=self.access)
-        return key
+        make_directories(map(self.of, devices), self.access)
+        keys: dict[str, PrivateKey] = {}
+        made: dict[Path, bytes] = {}
+        for device in devices:
+            if device.request:
+                continue
+            path = self.of(device) / _KEY
+            key = _load(path)
+            if key is None:
+                key = generate_key()
+                made[path] = key_pem(key)
+            keys[device.key] = key
+        write_all_private(made, access=self.access)
+        return b"".join(
+            device.request.encode()
+            or make_csr(keys[device.key], device.common_name, dns_names=device.dns_names, subject=device.parameters)
+            for device in devices
+        )
 
     def password(self, device: Device, rule: Parameter | None) -> Secret:
         """Return the PKCS#12 password for a device; it is durable by then, and is never made anew.
@@ -154,16 +168,14 @@ class Folders:
         key = _load(self.of(device) / _KEY)
         return None if key is None else key_sha256(key.public_key())
 
-    def write(self, device: Device, files: dict[str, bytes]) -> None:
-        """Write files to the folder of a device, durably; what stood there under their names is replaced.
+    def write(self, files: Mapping[Path, bytes]) -> None:
+        """Write files to the folders of devices, durably; what stood there under their names is replaced.
 
         Raises:
             FileError: they cannot be written.
         """
-        folder = self.of(device)
-        make_directory(folder, self.access)
-        for name, content in files.items():
-            write_private(folder / name, content, overwrite=True, access=self.access)
+        make_directories({path.parent for path in files}, self.access)
+        write_all_private(files, overwrite=True, access=self.access)
 
 
 def sweep(folders: Folders, archives: Path, entries: Iterable[Entry]) -> None:
@@ -194,9 +206,10 @@ def sweep(folders: Folders, archives: Path, entries: Iterable[Entry]) -> None:
 def _load(path: Path) -> PrivateKey | None:
     """Return a key, or `None` where there is none."""
     with file_errors(path):
-        if not path.exists():
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
             return None
-        content = path.read_bytes()
     try:
         return load_key(content)
     except PkiError as error:
@@ -234,10 +247,10 @@ def save(folders: Folders, batched: Batched, archive: Archive) -> dict[str, Outc
     """
     if batched.keys is Keys.SERVER:
         (device,) = batched.devices
-        return {device.key: _save_with_key(folders, batched, device, archive)}
+        return _save_with_key(folders, batched, device, archive)
     issued = archive.open(trust=batched.trust, problems=[])
     by_key = {key_sha256(one.certificate.public_key()): one for one in issued}
-    outcomes: dict[str, Outcome] = {}
+    brought: list[tuple[Device, IssuedCertificate]] = []
     missing: list[Device] = []
     for device in batched.devices:
         key = folders.key_sha256(device)
@@ -245,38 +258,49 @@ def save(folders: Folders, batched: Batched, archive: Archive) -> dict[str, Outc
         if one is None:
             missing.append(device)
         else:
-            outcomes[device.key] = _save(folders, batched, device, one)
+            brought.append((device, one))
+    outcomes: dict[str, Outcome] = {}
     by_name = {one.common_name.casefold(): one for one in by_key.values()}
     for device in missing:
         foreign = by_name.get(device.common_name.casefold())
-        outcomes[device.key] = (
-            Outcome(state=DeviceState.FAILED, error=f"batch {batched.batch_id} brought no certificate for its key")
-            if foreign is None
-            else _save(folders, batched, device, attrs.evolve(foreign, key_match=False))
-        )
-    return outcomes
+        if foreign is None:
+            error = f"batch {batched.batch_id} brought no certificate for its key"
+            outcomes[device.key] = Outcome(state=DeviceState.FAILED, error=error)
+        else:
+            brought.append((device, attrs.evolve(foreign, key_match=False)))
+    return outcomes | _save(folders, batched, brought)
 
 
-def _save_with_key(folders: Folders, batched: Batched, device: Device, archive: Archive) -> Outcome:
+def _save_with_key(folders: Folders, batched: Batched, device: Device, archive: Archive) -> dict[str, Outcome]:
     """Save a certificate that came with its key, the PKCS#12 file as it came."""
     bundles = [member.content for member in archive.members() if member.kind is MemberKind.PKCS12]
     if len(bundles) == 1:
-        folders.write(device, {_BUNDLE: bundles[0]})
+        folders.write({folders.of(device) / _BUNDLE: bundles[0]})
     try:
         (first, *others) = archive.open(password=folders.known_password(device), trust=batched.trust, problems=[])
     except WrongPasswordError as error:
-        return Outcome(state=DeviceState.VERIFY_FAILED, error=str(error))
+        return {device.key: Outcome(state=DeviceState.VERIFY_FAILED, error=str(error))}
     if others:
-        return Outcome(
-            state=DeviceState.VERIFY_FAILED,
-            error=f"batch {batched.batch_id} brought {len(others) + 1} certificates where one was ordered",
-        )
+        problem = f"batch {batched.batch_id} brought {len(others) + 1} certificates where one was ordered"
+        return {device.key: Outcome(state=DeviceState.VERIFY_FAILED, error=problem)}
     if first.key is not None:
         write_private(folders.of(device) / _KEY, key_pem(first.key), access=folders.access)
-    return _save(folders, batched, device, first)
+    return _save(folders, batched, [(device, first)])
 
 
-def _save(folders: Folders, batched: Batched, device: Device, issued: IssuedCertificate) -> Outcome:
+def _save(
+    folders: Folders, batched: Batched, brought: Sequence[tuple[Device, IssuedCertificate]]
+) -> dict[str, Outcome]:
+    """Save certificates, then judge them."""
+    files: dict[Path, bytes] = {}
+    for device, issued in brought:
+        files |= _files(folders.of(device), batched, device, issued)
+    folders.write(files)
+    return {device.key: _outcome(device, issued) for device, issued in brought}
+
+
+def _files(folder: Path, batched: Batched, device: Device, issued: IssuedCertificate) -> dict[Path, bytes]:
+    """Return what stands in the folder of a device."""
     record = Record(
         endpoint=batched.endpoint,
         profile_id=batched.profile_id,
@@ -289,18 +313,14 @@ def _save(folders: Folders, batched: Batched, device: Device, issued: IssuedCert
         not_after=issued.not_after,
         device_id=device.name if device.key != device.common_name else "",
     )
-    chain = issued.chain_pem()
-    folders.write(
-        device,
-        {
-            "cert.pem": issued.certificate_pem(),
-            "chain.pem": chain,
-            "fullchain.pem": issued.certificate_pem() + chain,
-            # Last: where it stands, the others do.
-            RECORD: record.content(),
-        },
-    )
-    return _outcome(device, issued)
+    certificate, chain = issued.certificate_pem(), issued.chain_pem()
+    return {
+        folder / "cert.pem": certificate,
+        folder / "chain.pem": chain,
+        folder / "fullchain.pem": certificate + chain,
+        # Last: where it stands, the others do.
+        folder / RECORD: record.content(),
+    }
 
 
 def _outcome(device: Device, issued: IssuedCertificate) -> Outcome:

@@ -414,7 +414,7 @@ class Issuance:
             password = {} if rule is None else {rule.name: await run_to_end(self._folders.password, device, rule)}
             batch = await batches.create(authority_id=run.profile_id, params={**parameters_of(device), **password})
         else:
-            requests = await run_to_end(lambda: b"".join(map(self._folders.request, chunk)))
+            requests = await run_to_end(self._folders.requests, chunk)
             batch = await batches.upload(profile_id=run.profile_id, requests=requests)
         if intent.trouble is not None:
             # What the ledger does not know as ordered cannot be saved: the next run looks for it.

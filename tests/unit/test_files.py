@@ -83,7 +83,7 @@ def test_a_disk_that_is_full_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(FileError, match="cannot use"):
+        with pytest.raises(FileError, match="cannot write"):
             write_private(tmp_path / "key", b"x" * 100_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
