@@ -29,6 +29,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 Listed = Callable[[int], None]
 Serve = Callable[..., "AbstractContextManager[str]"]
 
+PROGRAM = str(Path(sys.executable).with_name("sectigo-async"))
 LOGIN = {"SECTIGO_USERNAME": "demo", "SECTIGO_PASSWORD": "demo-password"}
 UPLOAD = "POST /api/v1/batches/upload"
 DOWNLOAD = "GET /api/v1/batches/{id}/download"
@@ -274,7 +275,7 @@ def begin(home: Path, port: int, *options: str) -> "subprocess.Popen[str]":
     """Start a simulator that keeps its state."""
     words = ("serve", "-a", f"127.0.0.1:{port}", "--state", str(home / "state.db"), "--issue-delay", "0.5", *options)
     process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("sectigo-async")), *words],
+        [PROGRAM, *words],
         env={"PATH": os.environ["PATH"], "HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -400,3 +401,53 @@ def test_of_a_list_of_old_windows_all_bad_lines_are_named_and_once_mended_only_t
     results = rows(tmp_path / "c" / "results.csv")
     assert {row["organizationName"] for row in results} == {"Müller & Söhne; Köln"}
     assert {row["state"] for row in results} == {"done"}
+
+
+def begin_cramped(folder: Path, most: int, *words: str, url: str) -> "subprocess.Popen[str]":
+    """Start a command that cannot write files of more than so many bytes, as on a disk that is full."""
+    limit = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))"
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{limit}; os.execv(sys.argv[1], sys.argv[1:])", PROGRAM, *words],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "SECTIGO_ENDPOINT": url} | LOGIN,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("most", [2_000, 40_000, 80_000])
+def test_a_disk_that_is_full_ends_the_run_and_once_there_is_room_it_goes_on(
+    live: Any, start: Start, listed: Listed, tmp_path: Path, most: int
+) -> None:
+    listed(10)
+    words = (*ISSUE, "--batch-size", "5")
+
+    _, said = ended(begin_cramped(tmp_path, most, *words, url=live.url), 1)
+    assert "cannot use the ledger" in said
+    assert "see that there is room" in said.lower()
+
+    ended(start(*words, SECTIGO_ENDPOINT=live.url, **LOGIN), 0)
+    check(live.sandbox.stats(), tmp_path / "c", 10, orders=2)
+
+
+def test_a_ledger_that_is_damaged_is_refused_and_nothing_is_ordered(
+    live: Any, start: Start, listed: Listed, tmp_path: Path
+) -> None:
+    listed(10)
+    ended(start(*ISSUE, SECTIGO_ENDPOINT=live.url, **LOGIN), 0)
+    ledger = tmp_path / "c" / ".sectigo-async" / "ledger.sqlite3"
+    content = ledger.read_bytes()
+    ledger.write_bytes(content[: len(content) // 2])
+    listed(20)
+
+    _, said = ended(start(*ISSUE, SECTIGO_ENDPOINT=live.url, **LOGIN), 1)
+
+    assert "ledger.sqlite3 is damaged" in said
+    assert "ledger rebuild" in said
+    assert live.sandbox.ledger.ordered() == 10
+    ledger.write_bytes(b"")
+    _, said = ended(start(*ISSUE, SECTIGO_ENDPOINT=live.url, **LOGIN), 2)
+    assert said.count("the ledger does not know it") == 10
+    assert live.sandbox.ledger.ordered() == 10
