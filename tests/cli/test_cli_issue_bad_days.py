@@ -308,7 +308,7 @@ def test_a_service_that_restarts_in_the_middle_ends_in_no_second_order(
     listed(10)
     service = services()
     run = start(*BY_FIVES, SECTIGO_ENDPOINT=services.url, **LOGIN)
-    until(lambda: list((tmp_path / "c").glob("*/cert.pem")), run)
+    until(lambda: stats_of(services.url)["orders"] == 2 and list((tmp_path / "c").glob("*/cert.pem")), run)
     service.kill()
     service.wait()
     time.sleep(1)
