@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from sectigo_async import SectigoClient
 from sectigo_async.errors import FileError, InvalidArgumentError
@@ -75,6 +77,16 @@ class OnAmbiguous(enum.Enum):
 
     WAIT = "wait"
     RESUBMIT = "resubmit"
+
+
+WhenAmbiguous = Annotated[
+    OnAmbiguous,
+    typer.Option(
+        "--on-ambiguous",
+        help="Where nobody can tell whether an order was placed: wait orders nothing again; resubmit does, after"
+        " --settle, and may pay twice.",
+    ),
+]
 
 
 async def read_list(file: str, encoding: str | None) -> DeviceList:

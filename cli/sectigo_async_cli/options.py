@@ -32,6 +32,10 @@ def _finite(seconds: float) -> float:
 
 
 WaitLimit = Annotated[float, typer.Option("--timeout", min=0, callback=_finite, help="Seconds to wait at most.")]
+Settle = Annotated[
+    float,
+    typer.Option("--settle", min=0, help="Seconds after which what was sent has surely run, if it ever does."),
+]
 
 EVERYWHERE = {
     "json_output": JsonOutput,

@@ -26,6 +26,7 @@ from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.issuing import (
     GOES_ON,
     OnAmbiguous,
+    WhenAmbiguous,
     exit_code,
     in_words,
     open_ledger,
@@ -33,7 +34,7 @@ from sectigo_async_cli.issuing import (
     tell_problems,
     watch,
 )
-from sectigo_async_cli.options import WaitLimit
+from sectigo_async_cli.options import Settle, WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree
 from sectigo_async_cli.output import say
@@ -69,16 +70,8 @@ def issue(
     trust: Annotated[Path | None, typer.Option(help="PEM file with the roots that chains must lead to.")] = None,
     mode: Annotated[str, typer.Option(help="Mode of the files: 0600, or 0640 for --group, too.")] = "0600",
     group: Annotated[str | None, typer.Option(help="Group that may read the files, with --mode 0640.")] = None,
-    settle: Annotated[
-        float, typer.Option(min=0, help="Seconds after which what was sent has surely run, if it ever does.")
-    ] = 900.0,
-    on_ambiguous: Annotated[
-        OnAmbiguous,
-        typer.Option(
-            help="Where nobody can tell whether an order was placed: wait orders nothing again; resubmit does, after"
-            " --settle, and may pay twice."
-        ),
-    ] = OnAmbiguous.WAIT,
+    settle: Settle = 900.0,
+    on_ambiguous: WhenAmbiguous = OnAmbiguous.WAIT,
     max_open: Annotated[int, typer.Option(min=1, help="Devices that are ordered and not saved at most.")] = 2000,
     max_concurrency: Annotated[int, typer.Option(min=1, max=100, help="Calls under way at once at most.")] = 20,
     timeout: WaitLimit = 3600.0,

@@ -13,7 +13,7 @@ from sectigo_async_cli import exit_codes
 from sectigo_async_cli.commands.batches import ORDER_COLUMNS
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.issuing import check_login
-from sectigo_async_cli.options import WaitLimit
+from sectigo_async_cli.options import Settle, WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import say
 from sectigo_async_cli.run import noting, run_client
@@ -31,9 +31,7 @@ def reconcile(
         list[str] | None,
         typer.Argument(metavar="ORDER...", help="Orders that `batches` lists; all when left out."),
     ] = None,
-    settle: Annotated[
-        float, typer.Option(min=0, help="Seconds after which what was sent has surely run, if it ever does.")
-    ] = 900.0,
+    settle: Settle = 900.0,
     scan: Annotated[int, typer.Option(min=1, help="How many batch ids are looked at for one order.")] = 1000,
     timeout: WaitLimit = 600.0,
     batch: Annotated[

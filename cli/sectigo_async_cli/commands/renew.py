@@ -36,8 +36,8 @@ from sectigo_async_cli.commands.certificates import revoke_once
 from sectigo_async_cli.commands.expiring import duration
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.hooks import run_hook
-from sectigo_async_cli.issuing import GOES_ON, OnAmbiguous, exit_code, in_words, open_ledger, watch
-from sectigo_async_cli.options import WaitLimit
+from sectigo_async_cli.issuing import GOES_ON, OnAmbiguous, WhenAmbiguous, exit_code, in_words, open_ledger, watch
+from sectigo_async_cli.options import Settle, WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree
 from sectigo_async_cli.output import say
@@ -70,16 +70,8 @@ def renew(
         ),
     ] = None,
     trust: Annotated[Path | None, typer.Option(help="PEM file with the roots that chains must lead to.")] = None,
-    settle: Annotated[
-        float, typer.Option(min=0, help="Seconds after which what was sent has surely run, if it ever does.")
-    ] = 900.0,
-    on_ambiguous: Annotated[
-        OnAmbiguous,
-        typer.Option(
-            help="Where nobody can tell whether an order was placed: wait orders nothing again; resubmit does, after"
-            " --settle, and may pay twice."
-        ),
-    ] = OnAmbiguous.WAIT,
+    settle: Settle = 900.0,
+    on_ambiguous: WhenAmbiguous = OnAmbiguous.WAIT,
     revoke_superseded: Annotated[
         bool,
         typer.Option("--revoke-superseded", help="Renew nothing; revoke the certificates whose place others took."),
