@@ -55,6 +55,17 @@ _STYLES = {
 Counts = Mapping[DeviceState, int]
 
 
+NAMES = {
+    DeviceState.PLANNED: "planned",
+    DeviceState.UNKNOWN: "unknown",
+    DeviceState.ORDERED: "ordered",
+    DeviceState.DONE: "done",
+    DeviceState.VERIFY_FAILED: "verifyFailed",
+    DeviceState.FAILED: "failed",
+}
+"""The states of devices, as documents name them."""
+
+
 def in_words(counts: Counts) -> str:
     """Return how many devices are in which state, in a line."""
     told = [f"{counts[state]:,} {state.value}" for state in DeviceState if counts.get(state)]

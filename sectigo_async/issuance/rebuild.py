@@ -40,12 +40,14 @@ class Rebuilt:
 
     Attributes:
         states: how many devices it knows that it did not know before, by their state.
+        known: how many it knew before.
         untouched: how many it still does not know, since nothing was ever ordered for them from here.
         problems: what is wrong with lines of the list, or with what lies there for them. If there are any, the ledger
             was not changed.
     """
 
     states: Mapping[DeviceState, int] = attrs.field(factory=dict)
+    known: int = 0
     untouched: int = 0
     problems: tuple[LineProblem, ...] = ()
 
@@ -84,7 +86,8 @@ async def rebuild_ledger(
     run, folders = ledger.run, Folders(directory)
     known = {entry.device.key for entry in await ledger.entries()}
     devices, problems = await asyncio.to_thread(with_requests, listed.devices, base or Path(), run.keys)
-    found = await asyncio.to_thread(_look, folders, run, [one for one in devices if one.key not in known])
+    strangers = [one for one in devices if one.key not in known]
+    found = await asyncio.to_thread(_look, folders, run, strangers)
     if problems := [*listed.problems, *problems, *found.problems]:
         return Rebuilt(problems=tuple(sorted(problems, key=lambda problem: problem.line)))
     if found.begun and after is None:
@@ -106,7 +109,7 @@ async def rebuild_ledger(
         await adoption.of_batch(batch.batch_id, ordered, {}, batch)
     for mark, device in search.left.items():
         await adoption.of_unknown({mark: device})
-    return Rebuilt(states=dict(adoption.states), untouched=found.untouched)
+    return Rebuilt(states=dict(adoption.states), known=len(devices) - len(strangers), untouched=found.untouched)
 
 
 @attrs.define

@@ -101,7 +101,7 @@ def test_a_certificate_for_another_key_is_kept_and_listed(
 
     document, said = ended(start(*ISSUE, SECTIGO_ENDPOINT=live.url, **LOGIN), 5)
 
-    assert (document["done"], document["verify_failed"]) == (2, 1)
+    assert (document["done"], document["verifyFailed"]) == (2, 1)
     assert "2 done, 1 verify failed" in said
     (error,) = rows(tmp_path / "c" / "errors.csv")
     assert (error["common_name"], error["state"]) == ("gw1.example.com", "verify failed")

@@ -25,6 +25,7 @@ from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.issuing import (
     GOES_ON,
+    NAMES,
     OnAmbiguous,
     WhenAmbiguous,
     exit_code,
@@ -222,7 +223,7 @@ def _end(chosen: Settings, issuance: Issuance, out: Path) -> None:
         typer.Exit: not all is done.
     """
     counts = issuance.counts
-    document: dict[str, object] = {state.name.lower(): counts[state] for state in DeviceState}
+    document: dict[str, object] = {name: counts[state] for state, name in NAMES.items()}
     document |= {"unknownOrders": [order.order_id for order in issuance.parked], "halted": issuance.halted}
     chosen.output.emit(document | {"results": str(out / "results.csv")})
     code = exit_codes.INTERRUPTED if issuance.stopped else exit_code(counts)

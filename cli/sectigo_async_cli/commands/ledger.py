@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +25,7 @@ from sectigo_async.issuance import (
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.commands.expiring import duration
 from sectigo_async_cli.context import settings
-from sectigo_async_cli.issuing import check_login, in_words, open_ledger, read_list, tell_problems
+from sectigo_async_cli.issuing import NAMES, check_login, in_words, open_ledger, read_list, tell_problems
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.output import say
@@ -36,7 +35,7 @@ from sectigo_async_cli.targets import check_profile_is_named, profile_target
 _OPEN = {DeviceState.UNKNOWN, DeviceState.ORDERED}
 _STATUS_COLUMNS = {
     "directory": "Directory",
-    **{state.name.lower(): state.value.capitalize() for state in DeviceState},
+    **{name: state.value.capitalize() for state, name in NAMES.items()},
     "oldestOpen": "Oldest open order",
 }
 _AUDIT_COLUMNS = {
@@ -98,7 +97,7 @@ def _status(place: Path, copy: LedgerCopy) -> dict[str, object]:
         "profileId": copy.run.profile_id,
         "keys": copy.run.keys.value,
         "inUse": copy.in_use,
-        **{state.name.lower(): counts[state] for state in DeviceState},
+        **{name: counts[state] for state, name in NAMES.items()},
         "unknownOrders": [order.order_id for order in copy.orders if order.state is OrderState.UNKNOWN],
         "oldestOpen": oldest.isoformat() if oldest else None,
     }
@@ -200,18 +199,21 @@ def rebuild(
         if rebuilt.problems:
             say("error: nothing was changed. Mend these and run the same command again.")
             raise typer.Exit(exit_codes.USAGE)
-        counts: Mapping[DeviceState, int] = {state: rebuilt.states.get(state, 0) for state in DeviceState}
-        document: dict[str, object] = {state.name.lower(): counts[state] for state in _KNOWN}
-        chosen.output.emit(document | {"untouched": rebuilt.untouched, "damaged": kept and str(kept)})
-        say(f"known now: {in_words(counts)}; {rebuilt.untouched:,} were never ordered from here")
-        if counts[DeviceState.UNKNOWN]:
+        document: dict[str, object] = {NAMES[state]: rebuilt.states.get(state, 0) for state in _TAKEN_IN}
+        more = {"known": rebuilt.known, "untouched": rebuilt.untouched, "damaged": kept and str(kept)}
+        chosen.output.emit(document | more)
+        chosen.output.note(
+            f"taken in: {in_words(rebuilt.states)}; known before: {rebuilt.known:,}; never ordered from here:"
+            f" {rebuilt.untouched:,}"
+        )
+        if rebuilt.states.get(DeviceState.UNKNOWN):
             say("what is unknown may have been ordered: the same issue command looks for it again")
             raise typer.Exit(exit_codes.OUTCOME_UNKNOWN)
 
     run_client(ctx, job)
 
 
-_KNOWN = (DeviceState.DONE, DeviceState.VERIFY_FAILED, DeviceState.ORDERED, DeviceState.UNKNOWN)
+_TAKEN_IN = (DeviceState.DONE, DeviceState.VERIFY_FAILED, DeviceState.ORDERED, DeviceState.UNKNOWN)
 
 
 async def _set_aside(directory: Path) -> Path | None:

@@ -36,7 +36,16 @@ from sectigo_async_cli.commands.certificates import revoke_once
 from sectigo_async_cli.commands.expiring import duration
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.hooks import run_hook
-from sectigo_async_cli.issuing import GOES_ON, OnAmbiguous, WhenAmbiguous, exit_code, in_words, open_ledger, watch
+from sectigo_async_cli.issuing import (
+    GOES_ON,
+    NAMES,
+    OnAmbiguous,
+    WhenAmbiguous,
+    exit_code,
+    in_words,
+    open_ledger,
+    watch,
+)
 from sectigo_async_cli.options import Settle, WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree
@@ -254,7 +263,7 @@ class _Renewal:
         """
         for problem in self.problems:
             say(problem)
-        document = {state.name.lower(): self.counts[state] for state in DeviceState}
+        document = {name: self.counts[state] for state, name in NAMES.items()}
         self.chosen.output.emit(
             {"due": len(due), **document, "waiting": self.waiting, "installed": self.installed}
             | {"problems": len(self.problems)}
