@@ -11,14 +11,10 @@ Errors are drawn as a tree in `sectigo_async.errors`. Keys and certificates are 
 the service in `sectigo_async.sandbox`, helpers for your own tests in `sectigo_async.testing`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from sectigo_async._version import __version__
-from sectigo_async.auth import SignIn
-from sectigo_async.client import SectigoClient
-from sectigo_async.clock import Clock, SystemClock
-from sectigo_async.config import DEFAULT, ClientCertificate, Config, Environment, Timeout
-from sectigo_async.credentials import CredentialStore, FileStore, KeyringStore, MemoryStore
 from sectigo_async.errors import (
     ArchiveError,
     AuthenticationError,
@@ -54,33 +50,38 @@ from sectigo_async.errors import (
     WaitTimeout,
     WrongPasswordError,
 )
-from sectigo_async.journal import Journal, MemoryJournal, SqliteJournal
-from sectigo_async.models import (
-    Authority,
-    Batch,
-    BatchStatus,
-    FoundCertificate,
-    FoundCertificates,
-    Licenses,
-    Order,
-    OrderKind,
-    OrderState,
-    Organization,
-    Parameter,
-    ProcessingInfo,
-    Profile,
-    ProfileDetail,
-    Reconciliation,
-    ReportedStatus,
-    RevocationReason,
-)
-from sectigo_async.resources import Issued
-from sectigo_async.secrets import Secret
-from sectigo_async.transport import Probe
-from sectigo_async.wire.reply import Reply
 
 if TYPE_CHECKING:
+    from sectigo_async.auth import SignIn
+    from sectigo_async.client import SectigoClient
+    from sectigo_async.clock import Clock, SystemClock
+    from sectigo_async.config import DEFAULT, ClientCertificate, Config, Environment, Timeout
+    from sectigo_async.credentials import CredentialStore, FileStore, KeyringStore, MemoryStore
+    from sectigo_async.journal import Journal, MemoryJournal, SqliteJournal
+    from sectigo_async.models import (
+        Authority,
+        Batch,
+        BatchStatus,
+        FoundCertificate,
+        FoundCertificates,
+        Licenses,
+        Order,
+        OrderKind,
+        OrderState,
+        Organization,
+        Parameter,
+        ProcessingInfo,
+        Profile,
+        ProfileDetail,
+        Reconciliation,
+        ReportedStatus,
+        RevocationReason,
+    )
     from sectigo_async.pki import Archive, IssuedCertificate
+    from sectigo_async.resources import Issued
+    from sectigo_async.secrets import Secret
+    from sectigo_async.transport import Probe
+    from sectigo_async.wire.reply import Reply
 
 __all__ = [
     "Archive",
@@ -158,12 +159,51 @@ __all__ = [
     "__version__",
 ]
 
+# Loaded when somebody asks for it: what a program does not use costs it no time.
+_HOMES = {
+    "sectigo_async.auth": ("SignIn",),
+    "sectigo_async.client": ("SectigoClient",),
+    "sectigo_async.clock": ("Clock", "SystemClock"),
+    "sectigo_async.config": ("ClientCertificate", "Config", "DEFAULT", "Environment", "Timeout"),
+    "sectigo_async.credentials": ("CredentialStore", "FileStore", "KeyringStore", "MemoryStore"),
+    "sectigo_async.journal": ("Journal", "MemoryJournal", "SqliteJournal"),
+    "sectigo_async.models": (
+        "Authority",
+        "Batch",
+        "BatchStatus",
+        "FoundCertificate",
+        "FoundCertificates",
+        "Licenses",
+        "Order",
+        "OrderKind",
+        "OrderState",
+        "Organization",
+        "Parameter",
+        "ProcessingInfo",
+        "Profile",
+        "ProfileDetail",
+        "Reconciliation",
+        "ReportedStatus",
+        "RevocationReason",
+    ),
+    "sectigo_async.resources": ("Issued",),
+    "sectigo_async.secrets": ("Secret",),
+    "sectigo_async.transport": ("Probe",),
+    "sectigo_async.wire.reply": ("Reply",),
+    "sectigo_async.pki": ("Archive", "IssuedCertificate"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
 
 def __getattr__(name: str) -> object:
-    """Load what needs `cryptography` only when somebody asks for it: it would double the import time."""
-    if name in {"Archive", "IssuedCertificate"}:
-        from sectigo_async import pki
+    """Load what is asked for, once."""
+    if name not in _HOME:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    found = getattr(import_module(_HOME[name]), name)
+    globals()[name] = found
+    return found
 
-        return getattr(pki, name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
