@@ -58,11 +58,14 @@ def test_a_run_killed_here_and_there_and_again_when_taken_up_orders_nothing_twic
         assert kills >= 1
 
 
-def test_a_naive_retry_orders_twice_where_this_would_show(process: Driver, tmp_path: Path) -> None:
-    kind = Kind("naive", 1, 40)
+@pytest.mark.parametrize("devices", [40, pytest.param(300, marks=pytest.mark.chaos)])
+def test_a_naive_retry_orders_twice_which_shows_that_the_faults_bite(
+    process: Driver, devices: int, tmp_path: Path
+) -> None:
+    kind = Kind("naive", 1, devices)
     with Service(faults(0.3)) as service:
         scenario = Scenario(process, service, kind, tmp_path / "naive")
-        for number in range(1, 5):
+        for number in range(1, devices // 10):
             scenario.run(number * 20)
         scenario.finish()
 
