@@ -7,36 +7,17 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import attrs
 import typer
 
-from sectigo_async import Secret, __version__
+from sectigo_async import __version__
 from sectigo_async_cli import exit_codes
-from sectigo_async_cli.commands import (
-    account,
-    batches,
-    certificates,
-    create,
-    csr,
-    doctor,
-    expiring,
-    files,
-    issue,
-    ledger,
-    login,
-    reconcile,
-    renew,
-    sandbox,
-    shell,
-    upload,
-)
-from sectigo_async_cli.context import read_env_file, settings
-from sectigo_async_cli.options import CsvOutput, JsonOutput, NoInput, Quiet, TableOutput, with_options
-from sectigo_async_cli.output import OutputError, give_up_stdout, print_text, say
-from sectigo_async_cli.run import reported
+from sectigo_async_cli.options import CsvOutput, JsonOutput, NoInput, Quiet, TableOutput
+from sectigo_async_cli.streams import output_errors, print_text, say
+from sectigo_async_cli.tree import Tree
 
 app = typer.Typer(
     name="sectigo-async",
+    cls=Tree,
     help="Order, download, find and revoke certificates of the Sectigo IoT Manager. Unofficial.\n\n"
     "Example: sectigo-async create -a 42 -d gw7.example.com --out certs/",
     epilog="Exit codes: " + ", ".join(f"{code} {text.split(':')[0]}" for code, text in exit_codes.MEANINGS.items()),
@@ -97,6 +78,13 @@ def options(
     ] = False,
 ) -> None:
     """Take the global options, which stand before the command."""
+    import attrs
+
+    from sectigo_async import Secret
+    from sectigo_async_cli.context import read_env_file, settings
+    from sectigo_async_cli.options import with_options
+    from sectigo_async_cli.run import reported
+
     del version
     if password is not None:
         say("warning: a password on the command line can be seen by others on this machine; use SECTIGO_PASSWORD")
@@ -125,31 +113,11 @@ def options(
     )
 
 
-for group in (
-    login,
-    account,
-    csr,
-    create,
-    upload,
-    issue,
-    renew,
-    ledger,
-    batches,
-    reconcile,
-    files,
-    expiring,
-    certificates,
-    doctor,
-    shell,
-    sandbox,
-):
-    group.register(app)
-
-
 class _Talk(logging.Handler):
     """Says on stderr what the library warns of."""
 
     def emit(self, record: logging.LogRecord) -> None:
+
         say(f"warning: {record.getMessage()}")
 
 
@@ -165,12 +133,5 @@ def run_app() -> None:
         if not argument.isascii() and any("\ud800" <= char <= "\udfff" for char in argument):
             say(f"error: the argument {argument!r} is not text in this locale. Use a UTF-8 locale.")
             sys.exit(exit_codes.USAGE)
-    try:
+    with output_errors():  # Of a help text or of a usage error: commands report their own.
         app()
-    except BrokenPipeError:
-        give_up_stdout()
-    except (OSError, OutputError) as error:
-        # Of a help text or of a usage error: commands report their own.
-        give_up_stdout()
-        say(f"error: cannot write the output: {getattr(error, 'strerror', None) or error}")
-        sys.exit(exit_codes.FAILED)

@@ -18,8 +18,9 @@ from sectigo_async.errors import (
     InvalidArgumentError,
     SignInRequiredError,
 )
-from sectigo_async_cli.output import Output, is_live, say
+from sectigo_async_cli.output import Output
 from sectigo_async_cli.prompts import ask, ask_secret, is_terminal
+from sectigo_async_cli.streams import is_live, say
 
 _OF_A_LOGIN = ("username", "password", "endpoint", "environment", "account", "environ")
 _NO = frozenset({"", "0", "false", "no"})

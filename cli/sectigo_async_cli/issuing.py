@@ -29,9 +29,9 @@ from sectigo_async.issuance import (
 )
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings
-from sectigo_async_cli.output import flat, say, spinner
 from sectigo_async_cli.run import noting, stopping
 from sectigo_async_cli.stdin import read_stdin
+from sectigo_async_cli.streams import flat, say, spinner
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -4,13 +4,12 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import attrs
 import typer
 
-from sectigo_async_cli.context import Settings, settings
-from sectigo_async_cli.output import Format
+if TYPE_CHECKING:
+    from sectigo_async_cli.context import Settings
 
 JsonOutput = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 TableOutput = Annotated[bool, typer.Option("--table", help="Write tables for people.")]
@@ -32,6 +31,8 @@ def _finite(seconds: float) -> float:
 
 
 WaitLimit = Annotated[float, typer.Option("--timeout", min=0, callback=_finite, help="Seconds to wait at most.")]
+BatchId = Annotated[int | None, typer.Option("--id", "-i", min=0, help="Id of the batch.")]
+
 Settle = Annotated[
     float,
     typer.Option("--settle", min=0, help="Seconds after which what was sent has surely run, if it ever does."),
@@ -47,13 +48,17 @@ EVERYWHERE = {
 
 
 def with_options(
-    chosen: Settings, *, json_output: bool, table_output: bool, csv_output: bool, quiet: bool, no_input: bool
-) -> Settings:
+    chosen: "Settings", *, json_output: bool, table_output: bool, csv_output: bool, quiet: bool, no_input: bool
+) -> "Settings":
     """Return settings with the options that every command takes.
 
     Raises:
         typer.BadParameter: more than one format is chosen.
     """
+    import attrs
+
+    from sectigo_async_cli.output import Format
+
     formats = {Format.JSON: json_output, Format.TABLE: table_output, Format.CSV: csv_output}
     wanted = [format_ for format_, given in formats.items() if given]
     if len(wanted) > 1:
@@ -82,6 +87,8 @@ def register(
 
     @functools.wraps(function)
     def command(ctx: typer.Context, **given: object) -> None:
+        from sectigo_async_cli.context import settings
+
         everywhere = {option: bool(given.pop(option)) for option in EVERYWHERE}
         ctx.obj = with_options(settings(ctx), **everywhere)
         function(ctx, **given)

@@ -11,8 +11,9 @@ from sectigo_async import Batch, SectigoClient, SectigoError
 from sectigo_async.errors import BadRequestError, NotFoundError, OutcomeUnknownError
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings
-from sectigo_async_cli.output import Output, OutputError, say
+from sectigo_async_cli.output import Output
 from sectigo_async_cli.prompts import confirm
+from sectigo_async_cli.streams import OutputError, say
 from sectigo_async_cli.targets import Target, balance
 
 

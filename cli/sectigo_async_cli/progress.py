@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sectigo_async import Batch, BatchStatus, SectigoClient, SectigoError
 from sectigo_async.errors import BatchError
 from sectigo_async_cli.context import Settings
-from sectigo_async_cli.output import flat, say, spinner
+from sectigo_async_cli.streams import flat, say, spinner
 
 _LINES_BESIDE = 4
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from sectigo_async.errors import InvalidArgumentError
-from sectigo_async_cli.output import flat, is_live, spinner
+from sectigo_async_cli.streams import flat, is_live, spinner
 
 if TYPE_CHECKING:
     from prompt_toolkit.output import Output

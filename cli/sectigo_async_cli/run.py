@@ -17,7 +17,7 @@ import typer
 from sectigo_async import AuthenticationError, SectigoClient, SectigoError
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Session, Settings, settings
-from sectigo_async_cli.output import OutputError, say, spinner
+from sectigo_async_cli.streams import OutputError, say, spinner
 
 T = TypeVar("T")
 

@@ -19,8 +19,8 @@ from sectigo_async.credentials import state_directory
 from sectigo_async.errors import CredentialStoreError
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Session, Settings
-from sectigo_async_cli.output import flat, say
 from sectigo_async_cli.run import run
+from sectigo_async_cli.streams import flat, say
 
 _LEAVE = frozenset({"exit", "quit"})
 _P_IS_NO_PASSWORD = frozenset({"upload", "revoke", "profiles", "profile"})

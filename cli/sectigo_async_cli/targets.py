@@ -8,8 +8,8 @@ import typer
 
 from sectigo_async import Authority, SectigoClient, SectigoError, ServiceError
 from sectigo_async_cli.context import Settings
-from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import ask, choose
+from sectigo_async_cli.streams import say
 
 _LONGEST_ID = 18
 _QUESTION = "Profile to order under:"

@@ -14,9 +14,9 @@ from sectigo_async.files import check_directory, exists, file_errors
 from sectigo_async.pki import PrivateKey, load_certificates, load_key, safe_name
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings
-from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import ask_secret
 from sectigo_async_cli.run import report
+from sectigo_async_cli.streams import say
 
 COLUMNS = {
     "commonName": "Common name",

@@ -11,8 +11,8 @@ from sectigo_async import Parameter, Secret, SectigoClient
 from sectigo_async.errors import InvalidArgumentError, NotFoundError, ServiceError
 from sectigo_async.parameters import Fit, ParameterCheck, check_parameters, check_value, is_secret
 from sectigo_async.pki import is_dns_name
-from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import Check, ask, ask_secret
+from sectigo_async_cli.streams import say
 
 Params = dict[str, str | Secret]
 

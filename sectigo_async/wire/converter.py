@@ -1,16 +1,17 @@
 """From JSON to models: lenient about what is missing or new, strict about types."""
 
+import functools
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import attrs
-from cattrs import Converter, transform_error
-from cattrs.errors import BaseValidationError
-from cattrs.gen import make_dict_structure_fn, override
 
 from sectigo_async.models import BatchStatus, Model, parse_date, wire_name
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 T = TypeVar("T")
 
@@ -25,8 +26,11 @@ def structure(data: object, shape: type[T]) -> T:
     Raises:
         ShapeError: with the JSON path of what does not fit.
     """
+    from cattrs import transform_error
+    from cattrs.errors import BaseValidationError
+
     try:
-        return _converter.structure(data, shape)
+        return _converter().structure(data, shape)
     except (BaseValidationError, TypeError, ValueError) as error:
         problem = "; ".join(transform_error(error, path="$", format_exception=_describe)[:3])
     raise ShapeError(problem)
@@ -102,7 +106,7 @@ def _is_tuple(shape: Any) -> bool:
     return get_origin(shape) is tuple
 
 
-def _tuple_hook(shape: Any, converter: Converter) -> Any:
+def _tuple_hook(shape: Any, converter: "Converter") -> Any:
     item = get_args(shape)[0]
 
     def hook(value: object, _: Any) -> tuple[Any, ...]:
@@ -118,7 +122,9 @@ def _is_model(shape: Any) -> bool:
     return isinstance(shape, type) and issubclass(shape, Model)
 
 
-def _model_hook(shape: type[Model], converter: Converter) -> Any:
+def _model_hook(shape: type[Model], converter: "Converter") -> Any:
+    from cattrs.gen import make_dict_structure_fn, override
+
     fields = {
         field.name: override(omit=True)
         if field.name in shape._not_on_the_wire  # noqa: SLF001 - the converter is the models' other half
@@ -138,7 +144,11 @@ def _model_hook(shape: type[Model], converter: Converter) -> Any:
     return hook
 
 
-def _make_converter() -> Converter:
+@functools.cache
+def _converter() -> "Converter":
+    """Return the one converter, made when the first document comes: cattrs takes as long to load as all models."""
+    from cattrs import Converter
+
     converter = Converter(detailed_validation=True)
     converter.register_structure_hook(int, _int)
     converter.register_structure_hook(str, _str)
@@ -152,6 +162,3 @@ def _make_converter() -> Converter:
     converter.register_structure_hook_factory(_is_tuple, _tuple_hook)
     converter.register_structure_hook_factory(_is_model, _model_hook)
     return converter
-
-
-_converter = _make_converter()

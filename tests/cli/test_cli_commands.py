@@ -18,6 +18,7 @@ import typer.main
 from sectigo_async.pki import Archive, generate_key, load_key, make_csr
 from sectigo_async_cli.app import app
 from sectigo_async_cli.options import commands_of
+from sectigo_async_cli.tree import COMMANDS
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -313,15 +314,29 @@ def test_every_command_has_an_example_in_its_help() -> None:
         assert f"Example: sectigo-async {'profiles' if name == 'profile' else name}" in command.help
 
 
-def test_a_piped_command_loads_nothing_for_people(call: Run, tmp_path: Path) -> None:
-    for_people = {"prompt_toolkit", "questionary", "humanize", "regex", "keyring"}
+def test_the_help_says_of_a_command_what_the_command_says() -> None:
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert COMMANDS[name][1] == ("" if command.hidden else command.short_help)
+
+
+FOR_PEOPLE = {"prompt_toolkit", "questionary", "humanize", "regex", "keyring", "rich.table", "click"}
+NOT_LOADED = {
+    "--version": FOR_PEOPLE | {"typer", "asyncio", "httpx", "attr", "cryptography", "starlette"},
+    "--help": FOR_PEOPLE | {"asyncio", "httpx", "attr", "cryptography", "starlette"},
+    "batches --help": FOR_PEOPLE | {"cryptography", "starlette"},
+    "licenses": FOR_PEOPLE | {"cryptography", "starlette"},
+}
+
+
+@pytest.mark.parametrize("line", list(NOT_LOADED))
+def test_nothing_is_loaded_that_a_piped_command_does_not_need(call: Run, tmp_path: Path, line: str) -> None:
     code = "import sys, atexit; atexit.register(lambda: print(*sys.modules, file=open('loaded', 'w')))\n"
     (tmp_path / "sitecustomize.py").write_text(code)
 
-    result = call(tmp_path, "licenses", PYTHONPATH=str(tmp_path))
+    result = call(tmp_path, *line.split(), PYTHONPATH=str(tmp_path))
 
     assert result.returncode == 0, result.stderr
-    assert not for_people & set((tmp_path / "loaded").read_text().split())
+    assert not NOT_LOADED[line] & set((tmp_path / "loaded").read_text().split())
 
 
 def test_what_is_unpacked(call: Run, base: Base, tmp_path: Path, openssl: Run) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sectigo_async_cli.output import visible
+from sectigo_async_cli.streams import visible
 
 PROGRAM = str(Path(sys.executable).with_name("sectigo-async"))
 Terminal = Callable[..., str]

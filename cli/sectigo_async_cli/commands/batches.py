@@ -1,29 +1,24 @@
-"""What became of orders: batches, wait, download."""
+"""What became of orders: batches, wait."""
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from sectigo_async import Archive, Batch, BatchStatus, OrderState, SectigoClient, SectigoError, WaitTimeout
+from sectigo_async import Batch, BatchStatus, OrderState, SectigoClient, SectigoError, WaitTimeout
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
-from sectigo_async_cli.options import WaitLimit
+from sectigo_async_cli.options import BatchId, WaitLimit
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.output import Format, is_live, is_terminal, record, say, spinner
+from sectigo_async_cli.output import Format, record
 from sectigo_async_cli.progress import describe, follow, last_seen, status_word, warn_if_partial
 from sectigo_async_cli.run import noting, report, run, run_client
-from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
+from sectigo_async_cli.streams import is_live, is_terminal, say, spinner
 from sectigo_async_cli.targets import batch_target
-from sectigo_async_cli.unpacking import COLUMNS, DOWNLOAD_LIMIT, Unpacking
 
 _WATCH_LIMIT = 24 * 3600.0
-_OPENSSL = (
-    "after unzipping, unencrypt with your password using `openssl pkcs12 -in INFILE.p12 -out OUTFILE.crt -nodes`"
-)
 _COLUMNS = {
     "batchId": "Batch",
     "status": "Status",
@@ -43,13 +38,11 @@ ORDER_COLUMNS = {
     "sentAt": "Sent",
 }
 
-_BatchId = Annotated[int | None, typer.Option("--id", "-i", min=0, help="Id of the batch.")]
-
 
 def batches(
     ctx: typer.Context,
     *,
-    batch_id: _BatchId = None,
+    batch_id: BatchId = None,
     info: Annotated[bool, typer.Option("--info", "-I", help="Show how many of its certificates are done.")] = False,
     status: Annotated[bool, typer.Option("--status", "-s", help="Show only its status.")] = False,
     watch: Annotated[
@@ -174,53 +167,7 @@ def _conclude(chosen: Settings, results: Sequence[Batch | SectigoError]) -> None
         raise typer.Exit(failed[0] if failed else exit_codes.PENDING)
 
 
-def download(
-    ctx: typer.Context,
-    *,
-    batch_id: _BatchId = None,
-    outdir: Annotated[Path, typer.Option("--outdir", "-o", help="Directory to download to.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Replace files of other content; keys never.")] = False,
-    extract: Annotated[
-        bool, typer.Option("--extract", "-x", help="Write each certificate and its key to a folder there, too.")
-    ] = False,
-    key: Annotated[
-        list[Path] | None, typer.Option("--key", help="With --extract: a private key of yours; may be repeated.")
-    ] = None,
-    password_stdin: PasswordStdin = False,
-    password_file: PasswordFile = None,
-) -> None:
-    """Download the archive of a batch that is ready.
-
-    Example: sectigo-async download -i 24 -o certs/ --extract --password-file gw7.example.com.p12.password
-    """
-    chosen = settings(ctx)
-    check_one_way(password_stdin, password_file)
-    if not extract and (key or password_stdin or password_file):
-        raise typer.BadParameter("a key or a password is of use with --extract alone", param_hint="--extract")
-
-    async def job(client: SectigoClient) -> None:
-        number = await batch_target(chosen, batch_id)
-        password = await given_password(stdin=password_stdin, file=password_file)
-        path = await client.batches.download_to(number, outdir, overwrite=force, timeout=DOWNLOAD_LIMIT)
-        told: Mapping[str, object] = {"batchId": number, "file": str(path)}
-        if not extract:
-            chosen.output.emit(told, text=f"downloaded batch {number} to {path}\n{_OPENSSL}")
-            return
-        unpacking = Unpacking(directory=outdir, password=password, key_files=key or (), overwrite=force)
-        unpacked = await unpacking.run(chosen, await asyncio.to_thread(Archive.from_file, path))
-        folders = "\n".join(f"extracted {one['commonName']} to {one['directory']}" for one in unpacked.documents)
-        chosen.output.emit(
-            {**told, "certificates": unpacked.documents},
-            COLUMNS,
-            rows=unpacked.documents,
-            text=f"downloaded batch {number} to {path}\n{folders}",
-        )
-        unpacked.report(chosen)
-
-    run_client(ctx, job)
-
-
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
-    for command in (batches, wait, download):
+    for command in (batches, wait):
         add(app, command)

@@ -14,9 +14,10 @@ from sectigo_async.pki import Archive, read_items
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.output import record, say, spinner
+from sectigo_async_cli.output import record
 from sectigo_async_cli.prompts import ask, choose, confirm
 from sectigo_async_cli.run import noting, run_client
+from sectigo_async_cli.streams import say, spinner
 from sectigo_async_cli.targets import check_profile_is_named, profile_target
 
 _COLUMNS = {

@@ -17,10 +17,11 @@ from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.options import Country, Locality, Organization, San, State, WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree, left_to_order, show_order, tell, ways_out
-from sectigo_async_cli.output import record, say, spinner
+from sectigo_async_cli.output import record
 from sectigo_async_cli.progress import follow, last_seen, warn_if_partial
 from sectigo_async_cli.run import noting, report, run_client
 from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
+from sectigo_async_cli.streams import say, spinner
 from sectigo_async_cli.targets import Target, order_target
 from sectigo_async_cli.unpacking import DOWNLOAD_LIMIT, Unpacking
 from sectigo_async_cli.wizard import (

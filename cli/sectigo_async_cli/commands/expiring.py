@@ -17,8 +17,8 @@ from sectigo_async.pki import Archive, Item, read_items
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import settings
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.output import say
 from sectigo_async_cli.run import busy, run
+from sectigo_async_cli.streams import say
 from sectigo_async_cli.targets import file_target
 
 _MOST_NAMED = 3

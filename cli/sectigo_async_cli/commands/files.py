@@ -11,10 +11,10 @@ from sectigo_async.errors import WrongPasswordError
 from sectigo_async.pki import Archive, Item, read_items
 from sectigo_async_cli.context import settings
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import ask_secret
 from sectigo_async_cli.run import busy, run
 from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, given_password
+from sectigo_async_cli.streams import say
 from sectigo_async_cli.targets import file_target
 from sectigo_async_cli.unpacking import COLUMNS, Unpacking
 

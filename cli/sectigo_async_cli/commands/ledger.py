@@ -28,8 +28,8 @@ from sectigo_async_cli.context import settings
 from sectigo_async_cli.issuing import NAMES, check_login, in_words, open_ledger, read_list, tell_problems
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.output import say
 from sectigo_async_cli.run import noting, run, run_client
+from sectigo_async_cli.streams import say
 from sectigo_async_cli.targets import check_profile_is_named, profile_target
 
 _OPEN = {DeviceState.UNKNOWN, DeviceState.ORDERED}

@@ -30,10 +30,10 @@ from sectigo_async.errors import (
 )
 from sectigo_async_cli.context import Settings, settings, share, sign_in_answer
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import confirm
 from sectigo_async_cli.run import busy, run, run_client
 from sectigo_async_cli.stdin import PasswordFile, PasswordStdin, check_one_way, password_from_stdin
+from sectigo_async_cli.streams import say
 
 _FILES = (
     "SECTIGO_PASSWORD_FILE",

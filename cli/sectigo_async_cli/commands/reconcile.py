@@ -15,8 +15,8 @@ from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.issuing import check_login
 from sectigo_async_cli.options import Settle, WaitLimit
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.output import say
 from sectigo_async_cli.run import noting, run_client
+from sectigo_async_cli.streams import say
 
 if TYPE_CHECKING:
     from sectigo_async.resources import Batches

@@ -49,9 +49,9 @@ from sectigo_async_cli.issuing import (
 from sectigo_async_cli.options import Settle, WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree
-from sectigo_async_cli.output import say
 from sectigo_async_cli.prompts import confirm
 from sectigo_async_cli.run import noting, run_client
+from sectigo_async_cli.streams import say
 
 _COLUMNS = {"folder": "Folder", "commonName": "Common name", "serialNumber": "Serial number", "notAfter": "Expires"}
 

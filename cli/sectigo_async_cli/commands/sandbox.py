@@ -19,8 +19,8 @@ from sectigo_async.errors import ConfigurationError, CredentialStoreError, FileE
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import refuse_in_a_shell, settings
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.output import print_text, say
 from sectigo_async_cli.run import run
+from sectigo_async_cli.streams import print_text, say
 
 if TYPE_CHECKING:
     from sectigo_async.sandbox import FaultRule, Sandbox, SandboxConfig, SandboxServer

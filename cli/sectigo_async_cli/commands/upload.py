@@ -15,9 +15,9 @@ from sectigo_async.pki import common_names, public_bytes, read_requests, request
 from sectigo_async_cli.context import settings
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.ordering import agree, left_to_order, show_order, tell, ways_out
-from sectigo_async_cli.output import say
 from sectigo_async_cli.run import noting, run_client
 from sectigo_async_cli.stdin import read_stdin
+from sectigo_async_cli.streams import say
 from sectigo_async_cli.targets import check_profile_is_named, file_target, profile_target
 
 _LARGEST_UPLOAD = 32 * 1024 * 1024
