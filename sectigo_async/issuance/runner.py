@@ -163,6 +163,8 @@ class Issuance:
         self._archives = directory / ".sectigo-async" / "archives"
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._wake = asyncio.Event()
+        # Batches that are written at once only wait for each other: Python runs one thread at a time.
+        self._disk = asyncio.Lock()
         self._pace = Pace(self._clock, self._options.at_once)
         self._schedule = Schedule(self._clock)
         self._doubt = Doubt(self._clock, self._options.settle)
@@ -414,7 +416,8 @@ class Issuance:
             password = {} if rule is None else {rule.name: await run_to_end(self._folders.password, device, rule)}
             batch = await batches.create(authority_id=run.profile_id, params={**parameters_of(device), **password})
         else:
-            requests = await run_to_end(self._folders.requests, chunk)
+            async with self._disk:
+                requests = await run_to_end(self._folders.requests, chunk)
             batch = await batches.upload(profile_id=run.profile_id, requests=requests)
         if intent.trouble is not None:
             # What the ledger does not know as ordered cannot be saved: the next run looks for it.
@@ -505,7 +508,8 @@ class Issuance:
         self._downloads[batch_id] += 1
         try:
             path = await self._client.batches.download_to(batch_id, self._archives, overwrite=True)
-            outcomes = await run_to_end(_save, self._folders, batched, path)
+            async with self._disk:
+                outcomes = await run_to_end(_save, self._folders, batched, path)
         except BatchFailed as error:
             await self._fail(batch_id, str(error))
         except (BatchNotReady, UnexpectedReplyError, *_TROUBLES) as error:

@@ -1,6 +1,8 @@
 """Bulk runs of the library against the simulator: each device gets one certificate, whatever happens between."""
 
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -10,7 +12,7 @@ from subprocess import CompletedProcess
 import pytest
 from cryptography import x509
 
-from sectigo_async import SectigoClient
+from sectigo_async import SectigoClient, files
 from sectigo_async.files import make_directory
 from sectigo_async.issuance import (
     Device,
@@ -175,3 +177,32 @@ async def test_a_run_that_is_cut_short_is_taken_up_where_it_stopped(
     assert sandbox.ledger.ordered() == 8
     again, plan, events = await issue(client, tmp_path, data, **more)  # type: ignore[arg-type]
     assert (done(again), plan.devices, events) == (8, (), [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux flushes a file system at once")
+async def test_the_files_of_a_batch_are_made_durable_together_before_they_are_needed(
+    client: SectigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are flushed before the order is sent, and all of it takes fewer flushes than there are devices."""
+    flushes: list[int] = []
+    syncfs, fsync = files._syncfs(), os.fsync
+    assert syncfs is not None
+
+    def flush_all(handle: int) -> int:
+        keys = {path.parent for path in tmp_path.rglob("*privkey.pem*")}
+        flushes.append(len(keys) if not sandbox.stats()["orders"] else -1)
+        return syncfs(handle)
+
+    def flush_one(handle: int) -> None:
+        flushes.append(0)
+        fsync(handle)
+
+    monkeypatch.setattr(files, "_syncfs", lambda: flush_all)
+    monkeypatch.setattr(os, "fsync", flush_one)
+
+    issuance, _, _ = await issue(client, tmp_path, names(50), batch_size=50)
+
+    assert done(issuance) == 50
+    assert flushes.count(50) == 2, "their contents, and then their names"
+    assert flushes.count(-1) == 2, "the same of the certificates"
+    assert len(flushes) < 50
