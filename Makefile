@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Most tests wait for something, so that more run at once than there are cores.
+PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
 
@@ -23,7 +25,7 @@ demo: $(READY) ## Issue and verify certificates against a simulator on this mach
 
 .PHONY: test
 test: $(READY) ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
 .PHONY: keyring
 keyring: $(READY) ## Run the tests that need a real keyring (gnome-keyring, dbus, libsecret-tools)
