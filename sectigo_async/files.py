@@ -101,12 +101,12 @@ def make_directories(paths: Iterable[Path], access: Access = PRIVATE) -> int:
         try:
             _make(path, access, made)
         except FileExistsError:
-            problem = f"{path} is not a directory"
+            problem, hint = f"{path} is not a directory", "move it out of the way, or name another"
         except OSError as error:
-            problem = f"cannot make the directory {path}: {error.strerror}"
+            problem, hint = f"cannot make the directory {path}: {error.strerror}", "name one that you may write to"
         else:
             continue
-        raise FileError(problem, hint="name a directory that you may write to")
+        raise FileError(problem, hint=hint)
     for parent in {path.parent for path in made}:
         with file_errors(parent):
             sync_directory(parent)

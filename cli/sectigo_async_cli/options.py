@@ -30,12 +30,23 @@ def _finite(seconds: float) -> float:
     return seconds
 
 
-WaitLimit = Annotated[float, typer.Option("--timeout", min=0, callback=_finite, help="Seconds to wait at most.")]
+LONGEST = 366 * 86400
+"""Seconds that anything may be told to take."""
+
+WaitLimit = Annotated[
+    float, typer.Option("--timeout", min=0, max=LONGEST, callback=_finite, help="Seconds to wait at most.")
+]
 BatchId = Annotated[int | None, typer.Option("--id", "-i", min=0, help="Id of the batch.")]
 
 Settle = Annotated[
     float,
-    typer.Option("--settle", min=0, help="Seconds after which what was sent has surely run, if it ever does."),
+    typer.Option(
+        "--settle",
+        min=0,
+        max=LONGEST,
+        callback=_finite,
+        help="Seconds after which what was sent has surely run, if it ever does.",
+    ),
 ]
 
 EVERYWHERE = {

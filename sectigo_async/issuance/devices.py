@@ -33,6 +33,8 @@ _SHORTENED_NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?E[+-]\d{1,3}", re.IGNORECAS
 _FAILED_FORMULA = re.compile(r"#[¡¿]?\w[\w/]*+[!?]|#N/[A-Z]|#NV|#{3,}+")
 
 _OURS = frozenset({"state", "error", "batch_id", "serial_number", "not_after", "folder", "line", "warning"})
+# What tells a report of ours from a list in which one of these is a parameter.
+_OF_A_REPORT = (frozenset({"state", "batch_id", "not_after", "folder"}), frozenset({"state", "error"}))
 
 
 @attrs.frozen(kw_only=True)
@@ -176,10 +178,12 @@ class _Column:
 
 
 def _columns(names: Iterable[str]) -> tuple[_Column, ...]:
+    names = list(names)
+    is_report = any(told <= set(names) for told in _OF_A_REPORT)
     return tuple(
         _Column(
             # The names of our reports are exact: a parameter may be called State.
-            _Kind.OURS if name in _OURS else _KINDS.get(fold_name(name), _Kind.PARAMETER),
+            _Kind.OURS if is_report and name in _OURS else _KINDS.get(fold_name(name), _Kind.PARAMETER),
             name,
             quoted(name) if name else f"column {number}",
         )

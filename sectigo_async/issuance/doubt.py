@@ -28,6 +28,7 @@ class Doubt:
         self._orders: dict[str, Order] = {}
         self._looks: Counter[str] = Counter()
         self._settled: list[str] = []
+        self._settles: dict[str, float] = {}
         self._next_look = clock.monotonic()
 
     def __iter__(self) -> Iterator[Order]:
@@ -39,6 +40,10 @@ class Doubt:
     def add(self, order: Order) -> None:
         """Take in an order."""
         self._orders[order.order_id] = order
+        left = (order.sent_at + self._settle - self._now()).total_seconds()
+        # Of a clock that was ahead nobody waits for more than the settle time.
+        bounded = min(left, self._settle.total_seconds())
+        self._settles.setdefault(order.order_id, self._clock.monotonic() + bounded)
 
     def remove(self, order: Order) -> None:
         """Forget an order whose outcome is known now."""
@@ -50,8 +55,8 @@ class Doubt:
 
     def settles_in(self) -> float | None:
         """Return the seconds until all of them have settled; `None` where they have."""
-        latest = max((order.sent_at for order in self), default=None)
-        left = 0.0 if latest is None else (latest + self._settle - self._now()).total_seconds()
+        latest = max((self._settles[order_id] for order_id in self._orders), default=0.0)
+        left = latest - self._clock.monotonic()
         return left if left > 0 else None
 
     def next_look(self) -> float | None:
@@ -62,8 +67,8 @@ class Doubt:
 
     def look(self) -> None:
         """Take note that a look begins: it counts for those that have settled by now."""
-        now = self._now()
-        self._settled = [order.order_id for order in self if now >= order.sent_at + self._settle]
+        now = self._clock.monotonic()
+        self._settled = [order_id for order_id in self._orders if now >= self._settles[order_id]]
 
     def looked(self, *, beside_other_work: bool) -> None:
         """Take note that a look has ended, and settle on when the next is made.

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
 from cryptography import x509
 
-from sectigo_async.errors import PkiError, WrongPasswordError
+from sectigo_async.errors import FileError, PkiError, WrongPasswordError
 from sectigo_async.files import (
     PRIVATE,
     Access,
@@ -19,7 +20,7 @@ from sectigo_async.files import (
     write_private,
 )
 from sectigo_async.issuance.devices import Device
-from sectigo_async.issuance.ledger import DeviceState, Entry, Keys, Outcome
+from sectigo_async.issuance.ledger import DeviceState, Entry, Keys, Outcome, Run
 from sectigo_async.issuance.records import RECORD, Record, read_record
 from sectigo_async.models import Parameter
 from sectigo_async.parameters import make_password
@@ -42,6 +43,10 @@ from sectigo_async.secrets import Secret
 _KEY = "privkey.pem"
 _PASSWORD = "bundle.p12.password"  # noqa: S105 - the name of a file
 _BUNDLE = "bundle.p12"
+
+REPORTS = frozenset({"results.csv", "errors.csv"})
+"""Files beside the folders, which no folder may stand in the way of."""
+
 _ARCHIVE = re.compile(r"(\d+)\.zip")
 
 
@@ -58,8 +63,9 @@ class Folders:
     access: Access = PRIVATE
 
     def of(self, device: Device) -> Path:
-        """Return the folder of a device; no two devices share one."""
-        return self.directory / safe_name(device.key)
+        """Return the folder of a device; no two devices share one, and none has the name of a report."""
+        name = safe_name(device.key)
+        return self.directory / (safe_name(f"{name}/") if name in REPORTS else name)
 
     def is_issued(self, device: Device) -> bool:
         """Say whether a certificate lies in the folder of a device.
@@ -83,8 +89,22 @@ class Folders:
                 return False
             return bool(device.request) or any((folder / name).exists() for name in (_KEY, _PASSWORD, RECORD))
 
-    def saved(self, device: Device) -> tuple[Record, Outcome]:
+    def is_whole(self, device: Device) -> bool:
+        """Say whether a certificate lies in the folder of a device, and its key.
+
+        Raises:
+            FileError: that cannot be found out.
+        """
+        folder = self.of(device)
+        with file_errors(folder):
+            return (folder / RECORD).exists() and (bool(device.request) or (folder / _KEY).exists())
+
+    def saved(self, device: Device, trust: Sequence[x509.Certificate] | None = None) -> tuple[Record, Outcome]:
         """Return what the certificate in the folder of a device was ordered with, and judge it anew.
+
+        Args:
+            device: the device.
+            trust: roots that its chain must lead to; `None` where none are known.
 
         Raises:
             FileError: the folder cannot be used.
@@ -95,14 +115,13 @@ class Folders:
         try:
             with file_errors(folder):
                 record = read_record(folder)
-                content = (folder / "cert.pem").read_bytes()
+                content = b"".join((folder / name).read_bytes() for name in ("cert.pem", "chain.pem"))
         except (TypeError, RecursionError) as error:
             raise ValueError(str(error)) from None
-        (issued,) = Archive(content, "cert.pem").open(problems=[])
-        issued = attrs.evolve(
-            issued, key_match=self.key_sha256(device) == key_sha256(issued.certificate.public_key())
-        )
-        return record, _outcome(device, issued)
+        (issued, *_) = Archive(content, "cert.pem").open(trust=trust, problems=[])
+        key = self.key_sha256(device)
+        match = None if key is None else key == key_sha256(issued.certificate.public_key())
+        return record, _outcome(device, attrs.evolve(issued, key_match=match))
 
     def requests(self, devices: Sequence[Device]) -> bytes:
         """Return the requests for devices as PEM; their keys are durable by then, and are never made anew.
@@ -258,7 +277,7 @@ def save(folders: Folders, batched: Batched, archive: Archive) -> dict[str, Outc
         if one is None:
             missing.append(device)
         else:
-            brought.append((device, one))
+            brought.append((device, attrs.evolve(one, key_match=True)))
     outcomes: dict[str, Outcome] = {}
     by_name = {one.common_name.casefold(): one for one in by_key.values()}
     for device in missing:
@@ -267,7 +286,8 @@ def save(folders: Folders, batched: Batched, archive: Archive) -> dict[str, Outc
             error = f"batch {batched.batch_id} brought no certificate for its key"
             outcomes[device.key] = Outcome(state=DeviceState.FAILED, error=error)
         else:
-            brought.append((device, attrs.evolve(foreign, key_match=False)))
+            match = None if folders.key_sha256(device) is None else False
+            brought.append((device, attrs.evolve(foreign, key_match=match)))
     return outcomes | _save(folders, batched, brought)
 
 
@@ -285,7 +305,30 @@ def _save_with_key(folders: Folders, batched: Batched, device: Device, archive: 
         return {device.key: Outcome(state=DeviceState.VERIFY_FAILED, error=problem)}
     if first.key is not None:
         write_private(folders.of(device) / _KEY, key_pem(first.key), access=folders.access)
-    return _save(folders, batched, [(device, first)])
+    return _save(folders, batched, [(device, attrs.evolve(first, key_match=first.key is not None or None))])
+
+
+def judge_again(
+    folders: Folders, run: Run, entries: Iterable[Entry], trust: Sequence[x509.Certificate] | None
+) -> dict[str, Outcome]:
+    """Judge anew what was saved and did not pass its checks; return those that pass them now, by `Device.key`."""
+    outcomes: dict[str, Outcome] = {}
+    for entry in entries:
+        with suppress(FileError, PkiError, ValueError):
+            if not folders.is_issued(entry.device) and entry.batch_id is not None and run.keys is Keys.SERVER:
+                _open_again(folders, run, entry.device, entry.batch_id)
+            _, outcome = folders.saved(entry.device, trust)
+            if outcome.state is DeviceState.DONE:
+                outcomes[entry.device.key] = outcome
+    return outcomes
+
+
+def _open_again(folders: Folders, run: Run, device: Device, batch_id: int) -> None:
+    """Take the certificate out of a PKCS#12 file that could not be opened when it came."""
+    batched = Batched(
+        batch_id=batch_id, devices=[device], endpoint=run.endpoint, profile_id=run.profile_id, keys=run.keys
+    )
+    _save_with_key(folders, batched, device, Archive.from_file(folders.of(device) / _BUNDLE))
 
 
 def _save(
@@ -339,7 +382,9 @@ def _judge(device: Device, issued: IssuedCertificate) -> tuple[list[str], list[s
     found = {name.lower() for name in issued.dns_names}
     wanted = {name.lower() for name in device.dns_names}
     problems = []
-    if issued.key_match is False:
+    if issued.key_match is None:
+        problems.append("its private key is gone: put it back")
+    elif not issued.key_match:
         problems.append("its certificate is for another key")
     if missing := sorted(wanted - found):
         problems.append(f"its certificate lacks the name {', '.join(missing)}")

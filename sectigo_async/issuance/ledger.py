@@ -142,8 +142,8 @@ class Ledger(Journal, Protocol):
         """
         ...
 
-    async def of_order(self, order_id: str) -> tuple[Entry, ...]:
-        """Return the devices that an order is for, as they stand.
+    async def of_batch(self, batch_id: int) -> tuple[Entry, ...]:
+        """Return the devices that a batch was ordered for, as they stand.
 
         Raises:
             LedgerError: it cannot be read.
@@ -173,15 +173,18 @@ class Ledger(Journal, Protocol):
     async def adopt(
         self, order: Order, devices: Collection[Device], outcomes: Mapping[str, Outcome] | None = None
     ) -> None:
-        """Write down an order that was sent without this ledger, and its devices, which are new to it.
+        """Write down an order that was sent without this ledger, and its devices, which are new to it or `PLANNED`.
+
+        Its batch may be that of another order: more devices of it may be found later.
 
         Args:
-            order: the order, placed or of unknown outcome.
+            order: the order, placed or of unknown outcome; its `size` is 0.
             devices: the devices that it is for.
             outcomes: what became of those that are saved, by `Device.key`; the others are as the order is.
 
         Raises:
-            LedgerError: it cannot be written; or a device, the order or its batch is in the ledger already.
+            LedgerError: it cannot be written; or the order is in the ledger already, or something is ordered for a
+                device.
         """
         ...
 
@@ -197,13 +200,13 @@ class Ledger(Journal, Protocol):
         ...
 
     async def finish(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Take devices from `ORDERED` to what became of them.
+        """Take devices from `ORDERED`, or `VERIFY_FAILED`, to what became of them.
 
         Args:
             outcomes: that, by `Device.key`.
 
         Raises:
-            LedgerError: it cannot be written; or a device is not `ORDERED`.
+            LedgerError: it cannot be written; or a device is neither.
         """
         ...
 

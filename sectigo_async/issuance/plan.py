@@ -1,8 +1,9 @@
 """What a run is going to do, and all that speaks against it, before anything is ordered."""
 
 import asyncio
+import stat
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -41,9 +42,12 @@ class Plan:
         changed: which of these are known with other names or parameters.
         failed: those that failed before, and stay so unless they are to be tried again.
         unknown: those for which an order of unknown outcome was sent; ordered again if it turns out not placed.
-        ordered: how many are ordered, but not saved yet, `unknown` included; they are fetched.
-        done: how many are saved.
-        left_out: how many the ledger knows for which nothing is ordered, and that are not in the list any more.
+        ordered: how many are ordered, but not saved yet; they are fetched.
+        done: how many are saved, and passed every check.
+        verify_failed: how many are saved, and did not; they are checked again.
+        gone: which of those that are done have lost their key or their certificate since.
+        namesakes: how many of `devices` have the common name of one that is done, under another id.
+        left_out: those for which nothing is ordered, and that are not in the list any more.
         problems: what is wrong with the list. Nothing may be ordered by such a plan; see `without_problems`.
         not_checked: parameters whose pattern could not be used.
         balance: how many certificates can be ordered, where that is known.
@@ -57,7 +61,10 @@ class Plan:
     unknown: tuple[Device, ...] = ()
     ordered: int = 0
     done: int = 0
-    left_out: int = 0
+    verify_failed: int = 0
+    gone: tuple[Entry, ...] = ()
+    namesakes: int = 0
+    left_out: tuple[Entry, ...] = ()
     problems: tuple[LineProblem, ...] = ()
     not_checked: tuple[str, ...] = ()
     balance: int | None = None
@@ -112,13 +119,16 @@ async def make_plan(
     run = ledger.run
     folders = Folders(directory)
     known = {entry.device.key: entry for entry in await ledger.entries()}
-    devices, problems = await asyncio.to_thread(with_requests, listed.devices, base or Path(), run.keys)
+    devices, problems = await asyncio.to_thread(
+        with_requests, listed.devices, base or Path(), run.keys, {key: one.device for key, one in known.items()}
+    )
     problems = [*listed.problems, *problems]
     to_order: list[Device] = []
     changed: list[Device] = []
     failed: list[Entry] = []
     unknown: list[Device] = []
     states: Counter[DeviceState] = Counter()
+    done: list[Entry] = []
     for device in devices:
         entry = known.get(device.key)
         same = entry is not None and _is_same(entry.device, device)
@@ -131,6 +141,8 @@ async def make_plan(
                 failed.append(entry)
             elif entry.state is DeviceState.UNKNOWN:
                 unknown.append(device)
+            elif entry.state is DeviceState.DONE:
+                done.append(entry)
             continue
         if not same and entry.state not in OPEN:
             what = f"{device.name} is {entry.state.value} already, with other names or parameters"
@@ -142,17 +154,21 @@ async def make_plan(
     rules = {rule.name: rule for rule in await _rules(client, run.profile_id)}
     found, not_checked = await asyncio.to_thread(_check, to_order, rules, run.keys)
     problems += found
-    problems += await asyncio.to_thread(_begun_before, [one for one in to_order if one.key not in known], folders)
+    problems += await asyncio.to_thread(_begun_before, to_order, known, folders)
     keys = {device.key for device in devices}
+    issued = {entry.device.common_name.casefold() for entry in known.values() if entry.state is DeviceState.DONE}
     return Plan(
         devices=tuple(to_order),
         new=sum(device.key not in known for device in to_order),
         changed=tuple(changed),
         failed=tuple(failed),
         unknown=tuple(unknown),
-        ordered=states[DeviceState.ORDERED] + states[DeviceState.UNKNOWN],
-        done=states[DeviceState.DONE] + states[DeviceState.VERIFY_FAILED],
-        left_out=sum(key not in keys and entry.state is DeviceState.PLANNED for key, entry in known.items()),
+        ordered=states[DeviceState.ORDERED],
+        done=states[DeviceState.DONE],
+        verify_failed=states[DeviceState.VERIFY_FAILED],
+        gone=tuple(await asyncio.to_thread(_gone, done, folders)),
+        namesakes=sum(device.common_name.casefold() in issued for device in to_order),
+        left_out=tuple(entry for key, entry in known.items() if key not in keys and entry.state in OPEN),
         problems=tuple(sorted(problems, key=lambda problem: problem.line)),
         not_checked=not_checked,
         balance=await balance_of(client, run.profile_id),
@@ -162,7 +178,7 @@ async def make_plan(
 
 def _is_same(one: Device, other: Device) -> bool:
     """Say whether two say the same about a device, wherever they stood."""
-    return attrs.evolve(one, line=0, csr=None) == attrs.evolve(other, line=0, csr=None)
+    return attrs.evolve(one, line=0, csr=None, name="") == attrs.evolve(other, line=0, csr=None, name="")
 
 
 async def _rules(client: SectigoClient, profile_id: int) -> Sequence[Parameter]:
@@ -183,8 +199,17 @@ def _password_rule(rules: Iterable[Parameter]) -> Parameter | None:
     return next((rule for rule in rules if is_secret(rule)), None)
 
 
-def with_requests(devices: Sequence[Device], base: Path, keys: Keys) -> tuple[list[Device], list[LineProblem]]:
-    """Read the requests that lines name; tell of those that cannot be used."""
+def with_requests(
+    devices: Sequence[Device], base: Path, keys: Keys, known: Mapping[str, Device] | None = None
+) -> tuple[list[Device], list[LineProblem]]:
+    """Read the requests that lines name; tell of those that cannot be used.
+
+    Args:
+        devices: the lines.
+        base: the directory that paths start from.
+        keys: where private keys are made.
+        known: devices whose requests were read before, and need not be there any more, by `Device.key`.
+    """
     from sectigo_async.pki import key_sha256, read_requests
 
     read: list[Device] = []
@@ -192,7 +217,11 @@ def with_requests(devices: Sequence[Device], base: Path, keys: Keys) -> tuple[li
     lines: dict[str, int] = {}
     for device in devices:
         try:
-            one = _with_request(device, base, keys) if device.csr else device
+            earlier = (known or {}).get(device.key)
+            if earlier is not None and earlier.request and device.csr and not (base / device.csr).exists():
+                one = attrs.evolve(earlier, line=device.line)
+            else:
+                one = _with_request(device, base, keys) if device.csr else device
         except InvalidArgumentError as error:
             problems.append(LineProblem(line=device.line, message=str(error)))
             continue
@@ -216,8 +245,11 @@ def _with_request(device: Device, base: Path, keys: Keys) -> Device:
 
     if keys is Keys.SERVER:
         raise InvalidArgumentError("a CSR goes with keys made here, not with keys made by the service")
-    path = base / (device.csr or "")
+    path = (base / (device.csr or "")).absolute()
     try:
+        # What is no file, a pipe for example, may never end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InvalidArgumentError(f"{path} is not a file")
         with path.open("rb") as file:
             found = read_requests(file.read(_LARGEST_CSR))
     except OSError as error:
@@ -237,6 +269,8 @@ def _with_request(device: Device, base: Path, keys: Keys) -> Device:
         name=device.name or name,
         common_name=name,
         dns_names=tuple(names),
+        # From wherever it is read again.
+        csr=str(path),
         request=requests_pem(found).decode(),
     )
 
@@ -301,14 +335,21 @@ def parameters_of(device: Device) -> dict[str, str]:
     return {name: value for name, value in named.items() if value} | dict(device.parameters)
 
 
-def _begun_before(devices: Sequence[Device], folders: Folders) -> list[LineProblem]:
-    """Tell of devices that the ledger does not know, although something may have been ordered for them."""
-    return [
-        LineProblem(
-            line=device.line,
-            message=f"{device.name}: the ledger does not know what lies in {folders.of(device)}, and it may have been"
-            " paid for: `sectigo-async ledger rebuild` makes it known",
-        )
-        for device in devices
-        if folders.is_begun(device)
-    ]
+def _begun_before(devices: Sequence[Device], known: Mapping[str, Entry], folders: Folders) -> list[LineProblem]:
+    """Tell of devices that the ledger does not know as ordered, although something may have been ordered for them."""
+    problems = []
+    for device in devices:
+        what = f"{device.name}: the ledger does not know what lies in {folders.of(device)}"
+        if device.key not in known and folders.is_begun(device):
+            way_out = ", and it may have been paid for: `sectigo-async ledger rebuild` makes it known"
+        elif device.key in known and folders.is_issued(device) and known[device.key].state is DeviceState.PLANNED:
+            way_out = ": it is older than that, put the newer one back, or use `sectigo-async ledger rebuild`"
+        else:
+            continue
+        problems.append(LineProblem(line=device.line, message=what + way_out))
+    return problems
+
+
+def _gone(entries: Iterable[Entry], folders: Folders) -> list[Entry]:
+    """Return those whose key or certificate does not lie in their folder any more."""
+    return [entry for entry in entries if not folders.is_whole(entry.device)]

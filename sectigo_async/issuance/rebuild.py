@@ -7,11 +7,12 @@ nothing is found never proves that nothing was ordered.
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import attrs
+from cryptography import x509
 
 from sectigo_async.client import SectigoClient
 from sectigo_async.clock import Clock, SystemClock
@@ -60,6 +61,7 @@ async def rebuild_ledger(
     *,
     base: Path | None = None,
     after: int | None = None,
+    trust: Sequence[x509.Certificate] | None = None,
     timeout: float | None = 3600.0,
     clock: Clock | None = None,
 ) -> Rebuilt:
@@ -74,6 +76,7 @@ async def rebuild_ledger(
         listed: the devices, as they were ordered.
         base: the directory that paths of CSRs start from; the current one when not given.
         after: a batch id that is older than the run; needed where an order may be under way.
+        trust: roots that the certificates must lead to; without any, chains are not checked.
         timeout: seconds for the look at all ids from there; `None` for no limit.
         clock: time.
 
@@ -84,10 +87,15 @@ async def rebuild_ledger(
         SectigoError: the service does not answer; the ledger was not changed.
     """
     run, folders = ledger.run, Folders(directory)
-    known = {entry.device.key for entry in await ledger.entries()}
+    known = {entry.device.key: entry.state for entry in await ledger.entries()}
     devices, problems = await asyncio.to_thread(with_requests, listed.devices, base or Path(), run.keys)
-    strangers = [one for one in devices if one.key not in known]
-    found = await asyncio.to_thread(_look, folders, run, strangers)
+    strangers = [
+        one
+        for one in devices
+        if one.key not in known or (known[one.key] is DeviceState.PLANNED and folders.is_issued(one))
+    ]
+    found = await asyncio.to_thread(_look, folders, run, strangers, trust)
+    parts = await _parts(ledger)
     if problems := [*listed.problems, *problems, *found.problems]:
         return Rebuilt(problems=tuple(sorted(problems, key=lambda problem: problem.line)))
     if found.begun and after is None:
@@ -96,20 +104,32 @@ async def rebuild_ledger(
             f"{len(found.begun):,} devices may have been ordered, the first is {first.name}",
             hint="name a batch id that is older than the run, to look for them from there on: --after ID",
         )
-    owned = {*found.saved, *(order.batch_id for order in await ledger.orders() if order.batch_id is not None)}
-    search = _Search(client, folders, run.keys, found.begun)
-    if found.begun and after is not None:
-        for batch in await client.batches.scan(after=after, highest=max(owned, default=0), timeout=timeout):
-            if batch.batch_id not in owned:
-                await search.take(batch)
+    search = _Search(client, folders, run.keys, {**found.begun, **{mark: one for mark, (_, one) in parts.items()}})
+    if search.left and after is not None:
+        taken = (order.batch_id or 0 for order in await ledger.orders())
+        highest = max((*found.saved, *taken), default=0)
+        for batch in await client.batches.scan(after=after, highest=highest, timeout=timeout):
+            await search.take(batch)
     adoption = _Adoption(ledger, datetime.fromtimestamp((clock or SystemClock()).time(), UTC), after or 0)
     for batch_id, saved in found.saved.items():
         await adoption.of_batch(batch_id, saved, found.outcomes)
     for batch, ordered in search.found:
-        await adoption.of_batch(batch.batch_id, ordered, {}, batch)
-    for mark, device in search.left.items():
-        await adoption.of_unknown({mark: device})
+        await adoption.of_batch(
+            batch.batch_id, {mark: ordered[mark] for mark in ordered.keys() - parts.keys()}, {}, batch
+        )
+        for mark in ordered.keys() & parts.keys():
+            await adoption.of_part(parts[mark][0].placed(batch.batch_id))
+    for mark in search.left.keys() - parts.keys():
+        await adoption.of_unknown({mark: search.left[mark]})
     return Rebuilt(states=dict(adoption.states), known=len(devices) - len(strangers), untouched=found.untouched)
+
+
+async def _parts(ledger: Ledger) -> dict[str, tuple[Order, Device]]:
+    """Return the devices that an earlier look did not find, and the orders that stand for them."""
+    orders = {order.order_id: order for order in await ledger.orders() if not order.size}
+    entries = await ledger.entries({DeviceState.UNKNOWN})
+    found = [(orders[entry.order_id], entry.device) for entry in entries if entry.order_id in orders]
+    return {next(iter(order.key_sha256), device.key): (order, device) for order, device in found}
 
 
 @attrs.define
@@ -131,7 +151,7 @@ class _Found:
     problems: list[LineProblem] = attrs.field(factory=list)
 
 
-def _look(folders: Folders, run: Run, devices: Iterable[Device]) -> _Found:
+def _look(folders: Folders, run: Run, devices: Iterable[Device], trust: Sequence[x509.Certificate] | None) -> _Found:
     """Look what lies in the folders of devices."""
     found = _Found()
     for device in devices:
@@ -143,11 +163,13 @@ def _look(folders: Folders, run: Run, devices: Iterable[Device]) -> _Found:
             if not folders.is_issued(device):
                 found.begun[mark] = device
                 continue
-            record, outcome = folders.saved(device)
-            _check(record, run, device)
+            record, outcome = folders.saved(device, trust)
         except (FileError, PkiError, ValueError) as error:
-            message = f"{device.name}: {folders.of(device)}: {error}. Move it away, or only its {RECORD}"
-            found.problems.append(LineProblem(line=device.line, message=f"{message} to have it looked for"))
+            message = f"{device.name}: {folders.of(device)}: {error}. Move its {RECORD} away to have it looked for"
+            found.problems.append(LineProblem(line=device.line, message=message))
+            continue
+        if problem := _other(record, run, device):
+            found.problems.append(LineProblem(line=device.line, message=f"{device.name}: {problem}"))
         else:
             found.saved.setdefault(record.batch_id, {})[mark] = device
             found.outcomes[device.key] = outcome
@@ -166,22 +188,21 @@ def _mark(folders: Folders, keys: Keys, device: Device) -> str:
     return mark
 
 
-def _check(record: Record, run: Run, device: Device) -> None:
-    """See that a certificate is what a run orders for a device.
-
-    Raises:
-        ValueError: it is not.
-    """
+def _other(record: Record, run: Run, device: Device) -> str:
+    """Return why a certificate is not what a run orders for a device; nothing where it is."""
+    keys = None if device.request else run.keys
+    if record.keys is not keys:
+        made = "a CSR" if record.keys is None else f"--keys {record.keys.value}"
+        return f"its certificate was ordered with {made}: give that here, too"
     expected = {
-        "endpoint": run.endpoint,
-        "profile_id": run.profile_id,
-        "keys": None if device.request else run.keys,
-        "common_name": device.common_name,
-        "dns_names": device.dns_names,
-        "parameters": dict(device.parameters),
+        "profile": (record.profile_id, run.profile_id),
+        "endpoint": (record.endpoint, run.endpoint),
+        "common name": (record.common_name, device.common_name),
+        "DNS names": (record.dns_names, device.dns_names),
+        "parameters": (dict(record.parameters), dict(device.parameters)),
     }
-    if differing := [name for name, value in expected.items() if getattr(record, name) != value]:
-        raise ValueError(f"its certificate was ordered with another {', '.join(differing)}")
+    differing = [name for name, (was, now) in expected.items() if was != now]
+    return f"its certificate was ordered with another {', '.join(differing)}: give what it was" if differing else ""
 
 
 class _Search:
@@ -265,6 +286,8 @@ class _Adoption:
         self, batch_id: int, devices: _Marked, outcomes: Mapping[str, Outcome], batch: Batch | None = None
     ) -> None:
         """Write the devices of a batch; where nothing came of it yet, it is as the service describes it."""
+        if not devices:
+            return
         made = batch.creation_date if batch else None
         name = batch.batch_name if batch else ""
         order = self._order(devices, sent_at=made - _SLACK if made else _LONG_AGO, batch_name=name)
@@ -278,8 +301,13 @@ class _Adoption:
         (device,) = devices.values()
         name = "" if self._ledger.run.keys is Keys.LOCAL else readable_part(device.common_name)
         order = self._order(devices, sent_at=self._now, batch_name=name)
-        await self._ledger.adopt(attrs.evolve(order, size=0), [device])
+        await self._ledger.adopt(order, [device])
         self.states[DeviceState.UNKNOWN] += 1
+
+    async def of_part(self, order: Order) -> None:
+        """Write that a device was found of which an earlier look found no batch."""
+        await self._ledger.write(order)
+        self.states[DeviceState.ORDERED] += 1
 
     def _order(self, devices: _Marked, *, sent_at: datetime, batch_name: str) -> Order:
         run = self._ledger.run
@@ -288,7 +316,8 @@ class _Adoption:
             kind=OrderKind.UPLOAD if local else OrderKind.CREATE,
             profile_id=run.profile_id,
             batch_name=batch_name,
-            size=len(devices),
+            # The batch may be for more devices, which are found later.
+            size=0,
             common_names=tuple(device.common_name for device in devices.values())[:_MOST_NAMES],
             key_sha256=frozenset(devices) if local else frozenset(),
             sent_at=sent_at,

@@ -30,11 +30,12 @@ from sectigo_async.errors import (
     ServerError,
     ServiceError,
     UnexpectedReplyError,
+    WrongPasswordError,
 )
 from sectigo_async.files import PRIVATE, Access
 from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.doubt import Doubt
-from sectigo_async.issuance.folders import Batched, Folders, save, sweep
+from sectigo_async.issuance.folders import Batched, Folders, judge_again, save, sweep
 from sectigo_async.issuance.ledger import DeviceState, Entry, Intent, Keys, Ledger, Outcome
 from sectigo_async.issuance.pace import Pace
 from sectigo_async.issuance.plan import Plan, balance_of, parameters_of
@@ -51,6 +52,7 @@ _BATCH = 500
 _GRACE = 30.0
 _DOWNLOADS = 3
 _LOOK_LIMIT = 600.0
+_LONGEST = 366 * 86400.0
 _TROUBLES = (NoReplyError, RateLimitError, ServerError)
 
 _Job = Coroutine[Any, Any, None]
@@ -90,6 +92,11 @@ class Event:
     counts: Mapping[DeviceState, int]
 
 
+def _seconds(_: object, field: "attrs.Attribute[Any]", value: float | None) -> None:
+    if value is not None and not 0 <= value <= _LONGEST:
+        raise InvalidArgumentError(f"{field.name} is {value:g}, and not a number of seconds up to {_LONGEST:,.0f}")
+
+
 @attrs.frozen(kw_only=True)
 class Options:
     """How a run goes about it.
@@ -110,9 +117,9 @@ class Options:
     batch_size: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
     at_once: int = attrs.field(default=20, validator=attrs.validators.ge(1))
     most_open: int = attrs.field(default=2000, validator=attrs.validators.ge(1))
-    settle: float = attrs.field(default=900.0, validator=attrs.validators.ge(0))
+    settle: float = attrs.field(default=900.0, validator=_seconds)
     resubmit: bool = False
-    timeout: float | None = 3600.0
+    timeout: float | None = attrs.field(default=3600.0, validator=_seconds)
     access: Access = PRIVATE
 
 
@@ -171,7 +178,7 @@ class Issuance:
         self._planned: deque[Device] = deque()
         self._chunks: deque[list[Device]] = deque()
         self._ordering = 0
-        self._order_of: dict[int, str] = {}
+        self._awaited: set[int] = set()
         self._ready: deque[int] = deque()
         self._downloads: Counter[int] = Counter()
         self._failed_in: dict[int, int | None] = {}
@@ -258,9 +265,21 @@ class Issuance:
         for order in await self._ledger.orders():
             if order.state is OrderState.UNKNOWN:
                 self._doubt.add(order)
+        if (left := self._doubt.settles_in()) is not None:
+            told = f"{len(self._doubt)} orders of unknown outcome are looked for; they have settled in {left:,.0f} s"
+            self._tell(EventKind.OUTCOME_UNKNOWN, told)
         for entry in known.values():
             if entry.state is DeviceState.ORDERED and entry.batch_id is not None:
-                self._await(entry.batch_id, entry.order_id)
+                self._await(entry.batch_id)
+        await self._judge_again([entry for entry in known.values() if entry.state is DeviceState.VERIFY_FAILED])
+
+    async def _judge_again(self, entries: Sequence[Entry]) -> None:
+        """Look whether what did not pass its checks passes them now: a key was put back, or a root was mistaken."""
+        outcomes = await run_to_end(judge_again, self._folders, self._ledger.run, entries, self._trust)
+        if outcomes:
+            await self._ledger.finish(outcomes)
+            self._move(len(outcomes), DeviceState.VERIFY_FAILED, DeviceState.DONE)
+            self._tell(EventKind.SAVED, f"{len(outcomes)} passed their checks now", tuple(outcomes))
 
     async def _end(self) -> None:
         """Count anew: what was cut short knows nothing of what became of it."""
@@ -269,9 +288,9 @@ class Issuance:
             if order.state is OrderState.UNKNOWN:
                 self._doubt.add(order)
 
-    def _await(self, batch_id: int, order_id: str) -> None:
-        if batch_id not in self._order_of:
-            self._order_of[batch_id] = order_id
+    def _await(self, batch_id: int) -> None:
+        if batch_id not in self._awaited:
+            self._awaited.add(batch_id)
             self._schedule.add(batch_id)
 
     def _next(self) -> _Job | None:
@@ -390,7 +409,8 @@ class Issuance:
             self._move(len(chunk), DeviceState.PLANNED, DeviceState.UNKNOWN)
             if error.order is not None:
                 self._doubt.add(error.order)
-            self._tell(EventKind.OUTCOME_UNKNOWN, str(error), names)
+            settled = f"it is looked for, and has settled in {self._options.settle:,.0f} s"
+            self._tell(EventKind.OUTCOME_UNKNOWN, f"{error}; {settled}", names)
             self._pace.slower()
         except BadRequestError as error:
             await self._refuse(chunk, error)
@@ -422,7 +442,7 @@ class Issuance:
         if intent.trouble is not None:
             # What the ledger does not know as ordered cannot be saved: the next run looks for it.
             raise intent.trouble
-        self._await(batch.batch_id, intent.order_id)
+        self._await(batch.batch_id)
         return batch
 
     async def _refuse(self, chunk: Sequence[Device], error: BadRequestError) -> None:
@@ -490,7 +510,7 @@ class Issuance:
         )
 
     async def _of_batch(self, batch_id: int) -> list[Entry]:
-        entries = await self._ledger.of_order(self._order_of[batch_id])
+        entries = await self._ledger.of_batch(batch_id)
         return [entry for entry in entries if entry.state is DeviceState.ORDERED]
 
     async def _collect(self, batch_id: int) -> None:
@@ -517,7 +537,7 @@ class Issuance:
             self._later(batch_id)
             if not isinstance(error, BatchNotReady):
                 self._troubled(error)
-        except ArchiveError as error:
+        except (ArchiveError, WrongPasswordError) as error:
             self._came_damaged(batch_id, str(error))
         else:
             missing = [key for key, outcome in outcomes.items() if outcome.state is DeviceState.FAILED]
@@ -583,7 +603,7 @@ class Issuance:
         keys = (await self._ledger.devices_of_orders()).get(order.order_id, ())
         if order.batch_id is not None:
             self._move(len(keys), DeviceState.UNKNOWN, DeviceState.ORDERED)
-            self._await(order.batch_id, order.order_id)
+            self._await(order.batch_id)
             self._tell(EventKind.FOUND, f"{order.subject}: {result.reason}", keys, order.batch_id)
         else:
             self._move(len(keys), DeviceState.UNKNOWN, DeviceState.PLANNED)

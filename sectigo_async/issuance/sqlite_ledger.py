@@ -39,8 +39,7 @@ CREATE TABLE run (
     floor INTEGER NOT NULL
 );
 CREATE TABLE orders (
-    order_id TEXT PRIMARY KEY, state TEXT NOT NULL, batch_id INTEGER UNIQUE, document TEXT NOT NULL,
-    devices TEXT NOT NULL
+    order_id TEXT PRIMARY KEY, state TEXT NOT NULL, batch_id INTEGER, document TEXT NOT NULL, devices TEXT NOT NULL
 );
 CREATE TABLE devices (
     position INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, document TEXT NOT NULL, state TEXT NOT NULL,
@@ -48,6 +47,7 @@ CREATE TABLE devices (
     serial_number TEXT NOT NULL DEFAULT '', not_after REAL, updated REAL NOT NULL
 );
 CREATE INDEX devices_by_state ON devices (state, position);
+CREATE INDEX orders_by_batch ON orders (batch_id);
 CREATE INDEX devices_by_order ON devices (order_id);
 """
 _ENTRY = (
@@ -193,11 +193,11 @@ class SqliteLedger:
         marks = ", ".join("?" * len(wanted))
         return await self._entries(f"WHERE devices.state IN ({marks})", wanted)
 
-    async def of_order(self, order_id: str) -> tuple[Entry, ...]:
-        """Return the devices that an order is for, as they stand."""
-        return await self._entries("WHERE devices.order_id = ?", [order_id])
+    async def of_batch(self, batch_id: int) -> tuple[Entry, ...]:
+        """Return the devices that a batch was ordered for, as they stand."""
+        return await self._entries("WHERE orders.batch_id = ?", [batch_id])
 
-    async def _entries(self, where: str, values: Sequence[str]) -> tuple[Entry, ...]:
+    async def _entries(self, where: str, values: Sequence[object]) -> tuple[Entry, ...]:
         query = f"{_ENTRY} {where} ORDER BY position"
         return await self._work(lambda database: tuple(map(_entry, database.execute(query, values))))
 
@@ -220,13 +220,15 @@ class SqliteLedger:
     async def adopt(
         self, order: Order, devices: Collection[Device], outcomes: Mapping[str, Outcome] | None = None
     ) -> None:
-        """Write down an order that was sent without this ledger, and its devices, which are new to it."""
+        """Write down an order that was sent without this ledger, and its devices; nothing is ordered for them yet."""
         state = DeviceState.UNKNOWN if order.state is OrderState.UNKNOWN else DeviceState.ORDERED
         known = outcomes or {}
         rows = [_row(device, state, order.order_id, known.get(device.key)) for device in devices]
 
         def work(database: sqlite3.Connection) -> None:
             _insert(database, order, tuple(device.key for device in devices))
+            query = f"DELETE FROM devices WHERE key = ? AND state = '{DeviceState.PLANNED.value}'"  # noqa: S608 - of constants
+            database.executemany(query, [[device.key] for device in devices])
             _add(database, rows, self._clock.time())
 
         await self._work(work)
@@ -243,13 +245,14 @@ class SqliteLedger:
         await self._work(work)
 
     async def finish(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Take devices from `ORDERED` to what became of them."""
+        """Take devices from `ORDERED`, or `VERIFY_FAILED`, to what became of them."""
         sets = ", ".join(f"{column} = ?" for column in (*_OUTCOME, "updated"))
 
         def work(database: sqlite3.Connection) -> None:
             now = self._clock.time()
             for key, outcome in outcomes.items():
-                _change(database, [key], {DeviceState.ORDERED}, sets, [*_values(outcome), now])
+                states = {DeviceState.ORDERED, DeviceState.VERIFY_FAILED}
+                _change(database, [key], states, sets, [*_values(outcome), now])
 
         await self._work(work)
 
@@ -320,7 +323,8 @@ def _read(directory: Path) -> LedgerCopy:
             in_use = True
         with closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)) as database:
             database.execute("PRAGMA query_only = ON")
-            _check_version(database, path)
+            if _check_version(database, path) == 0:
+                raise LedgerError(f"nothing stands in the ledger {path} yet")
             database.execute("BEGIN")
             run, _ = _run(database)
             entries = tuple(map(_entry, database.execute(f"{_ENTRY} ORDER BY position")))
@@ -406,13 +410,14 @@ def _connect(path: Path, run: Run, floor: int) -> sqlite3.Connection:
     return database
 
 
-def _check_version(database: sqlite3.Connection, path: Path) -> None:
+def _check_version(database: sqlite3.Connection, path: Path) -> int:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version > _VERSION:
         raise LedgerError(f"{path} was written by a newer version of sectigo-async", hint="use that version")
     problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
     if problem != "ok":
         raise LedgerDamagedError(f"the ledger {path} is damaged: {problem}", hint=_REBUILD)
+    return int(version)
 
 
 def _prepare(database: sqlite3.Connection, path: Path, run: Run, floor: int) -> None:
@@ -436,7 +441,7 @@ def _prepare(database: sqlite3.Connection, path: Path, run: Run, floor: int) -> 
             was, now = (value.value if isinstance(value, Keys) else value for value in (was, now))
             raise LedgerError(
                 f"{path.parent.parent} holds a run of another {name}: {was}, not {now}",
-                hint="choose another directory",
+                hint="give the same profile, keys and login as before: in another directory all is ordered anew",
             )
 
 
@@ -457,13 +462,14 @@ def _insert(database: sqlite3.Connection, order: Order, keys: Sequence[str]) -> 
 
 def _settle(database: sqlite3.Connection, order: Order, now: float) -> None:
     """Write down what became of an order whose outcome was unknown."""
-    try:
-        database.execute(
-            "UPDATE orders SET state = ?, batch_id = ? WHERE order_id = ?",
-            [order.state.value, order.batch_id, order.order_id],
-        )
-    except sqlite3.IntegrityError:
-        raise LedgerError(f"batch {order.batch_id} is that of another order already") from None
+    query = "SELECT 1 FROM orders WHERE batch_id = ? AND order_id <> ?"
+    # Of an order of which only a device is left, others may be left, too.
+    if order.size and database.execute(query, [order.batch_id, order.order_id]).fetchone():
+        raise LedgerError(f"batch {order.batch_id} is that of another order already")
+    database.execute(
+        "UPDATE orders SET state = ?, batch_id = ? WHERE order_id = ?",
+        [order.state.value, order.batch_id, order.order_id],
+    )
     placed = order.state is OrderState.ORDERED
     sets = f"state = '{DeviceState.ORDERED.value}'" if placed else "state = 'planned', order_id = NULL"
     where = f"order_id = ? AND state = '{DeviceState.UNKNOWN.value}'"
@@ -541,6 +547,8 @@ def _errors(path: Path) -> Iterator[None]:
         trouble = LedgerError(f"cannot use the ledger: {error}", hint="it needs a directory of yours, mode 0700")
     except sqlite3.OperationalError as error:
         trouble = LedgerError(f"cannot use the ledger {path}: {error}", hint=_ROOM)
+    except sqlite3.ProgrammingError as error:
+        trouble = LedgerError(f"cannot use the ledger {path}: {error}", hint="it was closed")
     except (sqlite3.Error, ValueError, TypeError, KeyError, OverflowError) as error:
         trouble = LedgerDamagedError(f"the ledger {path} is damaged: {error}", hint=_REBUILD)
     except OSError as error:

@@ -12,6 +12,7 @@ from sectigo_async.errors import InvalidArgumentError
 from sectigo_async.text import one_line
 
 LONGEST_CELL = 64 * 1024
+_SECRET_WORDS = (b"password", b"passwort", b"kennwort", b"passphrase", b"secret", b"geheim")
 _LARGEST = 64 * 1024 * 1024
 _MOST_COLUMNS = 1000
 _MOST_DELIMITERS = 2 * LONGEST_CELL
@@ -133,7 +134,7 @@ def _preview(data: bytes, at: int) -> str:
     start = max(data.rfind(b"\n", 0, at), data.rfind(b"\r", 0, at)) + 1
     ends = [end for end in (data.find(b"\n", at), data.find(b"\r", at)) if end >= 0]
     line = data[start : min(ends, default=len(data))]
-    if b"password" in (data[:LONGEST_CELL] + line).lower():
+    if any(word in (data[:LONGEST_CELL] + line).lower() for word in _SECRET_WORDS):
         return f"... {quoted(data[at : at + 1].decode('cp1252', 'replace'))} ..."
     at -= start
     return quoted(line[max(at - _AROUND, 0) : at + _AROUND].decode("cp1252", "replace"), 2 * _AROUND)

@@ -19,6 +19,7 @@ from sectigo_async.errors import (
     NoReplyError,
     PkiError,
     ServiceError,
+    WrongPasswordError,
 )
 from sectigo_async.models import Batch, Order, OrderKind, Reconciliation
 from sectigo_async.models.order import readable_part_of
@@ -98,7 +99,7 @@ class Reconciler:
     async def _found(self, orders: Iterable[Order], walk: Walk) -> dict[str, Reconciliation]:
         """Return what is to be said of the orders that some batch fits."""
         matches = [(order, await self._match(order, walk.batches.values())) for order in orders]
-        claims = Counter(batch.batch_id for _, found in matches for batch in found.sure)
+        claims = Counter(batch.batch_id for order, found in matches for batch in found.sure if order.size)
         results = {
             order.order_id: _conclude(order, found, claims) for order, found in matches if found.sure or found.perhaps
         }
@@ -119,6 +120,8 @@ class Reconciler:
         # A later order of ours shows that the service shows what is new: it is looked at, too.
         witnesses = {witness for order in orders if (witness := self._witness(order)) is not None}
         others = {number for order in orders for number in self._range(order)} - self._placed.keys()
+        # Of an order of which only a device is left, others may be known already.
+        others |= {number for order in orders if not order.size for number in self._range(order)}
         await walk.through(sorted(others | witnesses), highest=max(self._placed, default=0))
 
     def _witness(self, order: Order) -> int | None:
@@ -136,7 +139,9 @@ class Reconciler:
     async def _match(self, order: Order, batches: Iterable[Batch]) -> _Matches:
         matches = _Matches()
         for batch in batches:
-            if batch.batch_id <= order.after or batch.batch_id in self._placed:
+            # Of an upload of which only one device is left, others may be known already.
+            is_part = order.kind is OrderKind.UPLOAD and not order.size
+            if batch.batch_id <= order.after or (batch.batch_id in self._placed and not is_part):
                 continue
             if order.kind is OrderKind.CREATE and not order.size:
                 if readable_part_of(batch.batch_name) == order.batch_name:
@@ -157,6 +162,8 @@ class Reconciler:
         if batch.batch_id not in self._keys:
             try:
                 self._keys[batch.batch_id] = await self._batches.key_sha256(batch.batch_id)
+            except WrongPasswordError:
+                self._keys[batch.batch_id] = frozenset()  # Its keys were made by the service.
             except (ServiceError, NoReplyError, BatchError, PkiError):
                 self._keys[batch.batch_id] = None
         return self._keys[batch.batch_id]
@@ -229,7 +236,7 @@ def _conclude(order: Order, matches: _Matches, claims: Counter[int]) -> Reconcil
     """Conclude what may be concluded from what fits an order."""
     everything = (*matches.sure, *matches.perhaps)
     numbers = _listed(everything)
-    if len(matches.sure) == 1 and claims[matches.sure[0].batch_id] == 1:
+    if len(matches.sure) == 1 and (claims[matches.sure[0].batch_id] == 1 or not order.size):
         batch = matches.sure[0]
         by = "its name" if order.kind is OrderKind.CREATE else "its public keys"
         mine = (

@@ -93,7 +93,7 @@ class LedgerContract:
             assert await ledger.orders() == ()
             assert await ledger.counts() == dict.fromkeys(DeviceState, 0)
             assert await ledger.devices_of_orders() == {}
-            assert await ledger.of_order("order-1") == ()
+            assert await ledger.of_batch(77) == ()
             assert await ledger.highest() >= 0
             await ledger.amend()
             await ledger.refuse({})
@@ -147,12 +147,13 @@ class LedgerContract:
             assert await _states(ledger) == {"a": S.ORDERED, "b": S.ORDERED, "c": S.PLANNED}
             assert await ledger.orders() == (_order(1).placed(77),)
             assert await ledger.highest() == _order(1).placed(77).batch_id
-            assert [(one.device.key, one.batch_id) for one in await ledger.of_order("order-1")] == [
+            assert [(one.device.key, one.batch_id) for one in await ledger.of_batch(77)] == [
                 ("a", 77),
                 ("b", 77),
             ]
             bad = Outcome(state=S.VERIFY_FAILED, error="wrong: ä", warning="odd: ö", serial_number="CD")
-            await ledger.finish({"a": _DONE, "b": bad})
+            await ledger.finish({"a": _DONE, "b": Outcome(state=S.VERIFY_FAILED, error="looked at once")})
+            await ledger.finish({"b": bad})
 
         async def finished(ledger: Ledger) -> None:
             a, b, _ = await ledger.entries()
@@ -191,12 +192,15 @@ class LedgerContract:
             assert (b.batch_id, b.serial_number, b.not_after) == (77, "AB12", _UNTIL)
             assert (c.batch_id, c.order_id) == (None, "order-2")
             before = await ledger.entries()
-            for order, device in ((_order(3), "a"), (_order(1), "d"), (_order(3).placed(77), "d")):
+            for order, device in ((_order(3), "a"), (_order(1), "d")):
                 await _refused(ledger.adopt(order, [_device("x"), _device(device)]))
                 assert await ledger.entries() == before
             await ledger.finish({"a": _DONE})
-            await ledger.write(unknown.not_placed())
-            assert await _states(ledger) == {"a": S.DONE, "b": S.DONE, "c": S.PLANNED}
+            await ledger.amend(new=[_device("d"), _device("e")])
+            await ledger.adopt(_order(3, size=0).placed(77), [_device("d")])
+            await ledger.write(unknown.placed(77))
+            assert [one.device.key for one in await ledger.of_batch(77)] == ["a", "b", "c", "d"]
+            assert await _states(ledger) == {"a": S.DONE, "b": S.DONE, "c": S.ORDERED, "d": S.ORDERED, "e": S.PLANNED}
 
         self.do(take)
         self.do(look)
@@ -209,7 +213,6 @@ class LedgerContract:
             await ledger.intend(_order(1), ["a", "b"])
             await ledger.write(_order(1).not_placed())
             assert await _states(ledger) == {"a": S.PLANNED, "b": S.PLANNED}
-            assert await ledger.of_order("order-1") == ()
             assert [one.order_id for one in await ledger.entries()] == ["", ""]
             await ledger.intend(_order(2), ["b"])
             await ledger.write(_order(1).not_placed())

@@ -458,7 +458,12 @@ def test_json_lines() -> None:
     assert first.parameters == {"count": "12345678901234567890"}
     assert first.line == 2
     assert second == Device(
-        key="7", name="7", common_name="b", dns_names=("b.example", "c.example"), parameters={"x": "'=1"}, line=4
+        key="7",
+        name="7",
+        common_name="b",
+        dns_names=("b.example", "c.example"),
+        line=4,
+        parameters={"x": "'=1", "state": "done"},
     )
 
 

@@ -1,6 +1,7 @@
 """Bulk issuance: issue."""
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -122,8 +123,10 @@ def issue(
             try:
                 await watch(chosen, issuance, plan)
             finally:
-                await asyncio.to_thread(write_reports, out, await ledger.entries(), access=access)
-        _end(chosen, issuance, out)
+                left_out = {entry.device.key for entry in plan.left_out}
+                entries = [entry for entry in await ledger.entries() if entry.device.key not in left_out]
+                await asyncio.to_thread(write_reports, out, entries, access=access)
+        _end(chosen, issuance, plan, out)
 
     run_client(ctx, job)
 
@@ -172,7 +175,7 @@ def _judge(chosen: Settings, listed: DeviceList, plan: Plan, *, skip_invalid: bo
             chosen.output.emit(_plan_document(plan))
         raise typer.Exit(exit_codes.USAGE)
     plan = plan.without_problems()
-    if plan.lacking and not dry_run:
+    if plan.lacking:
         raise InvalidArgumentError(
             f"{len(plan.devices):,} licences are needed, and {plan.balance:,} are left",
             hint="buy more, or shorten the list",
@@ -184,13 +187,18 @@ def _tell(chosen: Settings, listed: DeviceList, plan: Plan) -> None:
     """Say what a run is going to do."""
     parts = [f"{len(plan.devices):,} to order"]
     parts += [f"{len(plan.changed):,} of them changed"] if plan.changed else []
+    parts += [f"{plan.namesakes:,} of them with the common name of one that is done"] if plan.namesakes else []
     parts += [f"{plan.ordered:,} ordered before"] if plan.ordered else []
+    parts += [f"{len(plan.unknown):,} of unknown outcome"] if plan.unknown else []
     parts += [f"{plan.done:,} done"] if plan.done else []
+    parts += [f"{plan.verify_failed:,} to check again"] if plan.verify_failed else []
     parts += [f"{len(plan.failed):,} failed before (--retry-failed orders again)"] if plan.failed else []
-    parts += [f"{plan.left_out:,} of an earlier list left out"] if plan.left_out else []
+    parts += [f"{len(plan.left_out):,} of an earlier list left out"] if plan.left_out else []
     parts += [f"{listed.empty_lines:,} empty lines"] if listed.empty_lines else []
     left = "" if plan.balance is None else f"; {plan.balance:,} licences left"
     chosen.output.note(f"{', '.join(parts)}{left}")
+    for entry in plan.gone:
+        say(f"{entry.device.name} is done, but its key or its certificate is gone: put its folder back from a copy")
     if plan.not_checked:
         names = ", ".join(plan.not_checked)
         chosen.output.note(f"the profile's rule for {names} cannot be checked here")
@@ -202,8 +210,11 @@ def _plan_document(plan: Plan) -> dict[str, object]:
         "changed": [device.name for device in plan.changed],
         "failed": [entry.device.name for entry in plan.failed],
         "ordered": plan.ordered,
+        "unknown": len(plan.unknown),
         "done": plan.done,
-        "leftOut": plan.left_out,
+        "verifyFailed": plan.verify_failed,
+        "gone": [entry.device.name for entry in plan.gone],
+        "leftOut": [entry.device.name for entry in plan.left_out],
         "problems": [{"line": problem.line, "message": problem.message} for problem in plan.problems],
         "balance": plan.balance,
     }
@@ -216,17 +227,18 @@ def _question(plan: Plan, profile_id: int) -> str:
     return f"Order under profile {profile_id}? It spends {count:,} {noun}{left}."
 
 
-def _end(chosen: Settings, issuance: Issuance, out: Path) -> None:
+def _end(chosen: Settings, issuance: Issuance, plan: Plan, out: Path) -> None:
     """Tell how a run ended, and end with the exit code for it.
 
     Raises:
         typer.Exit: not all is done.
     """
-    counts = issuance.counts
+    counts = issuance.counts - Counter(entry.state for entry in plan.left_out)
     document: dict[str, object] = {name: counts[state] for state, name in NAMES.items()}
     document |= {"unknownOrders": [order.order_id for order in issuance.parked], "halted": issuance.halted}
     chosen.output.emit(document | {"results": str(out / "results.csv")})
     code = exit_codes.INTERRUPTED if issuance.stopped else exit_code(counts)
+    code = exit_codes.PARTLY_DONE if code == exit_codes.DONE and plan.gone else code
     if code == exit_codes.DONE:
         return
     say(f"{in_words(counts)}{f'; {issuance.halted}' if issuance.halted else ''}")
