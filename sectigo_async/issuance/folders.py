@@ -353,6 +353,7 @@ def _files(folder: Path, batched: Batched, device: Device, issued: IssuedCertifi
         parameters=device.parameters,
         batch_id=batched.batch_id,
         serial_number=issued.serial_number,
+        not_before=issued.certificate.not_valid_before_utc,
         not_after=issued.not_after,
         device_id=device.name if device.key != device.common_name else "",
     )

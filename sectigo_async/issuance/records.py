@@ -1,6 +1,7 @@
 """`issue.json`: what the certificate in a folder was ordered with. It holds no secret. Blocking."""
 
 import json
+import stat
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ UNREADABLE = (OSError, ValueError, TypeError, RecursionError)
 """What `read_record` raises."""
 
 _LARGEST = 1024 * 1024
+_BEYOND = 2**63
 _GIVEN = "csr"
 
 
@@ -36,7 +38,8 @@ class Record:
         parameters: every further parameter.
         batch_id: the batch that it came in.
         serial_number: in upper-case hex.
-        not_after: until when it is valid (aware).
+        not_before: from when on it is valid (aware).
+        not_after: until when (aware).
         device_id: the id of its device; empty where its common name does for one.
     """
 
@@ -48,6 +51,7 @@ class Record:
     parameters: Mapping[str, str]
     batch_id: int
     serial_number: str
+    not_before: datetime
     not_after: datetime
     device_id: str = ""
 
@@ -86,21 +90,24 @@ def read_record(folder: Path) -> Record:
     keys = _of(document, "keys", str)
     return Record(
         endpoint=_of(document, "endpoint", str),
-        profile_id=_of(document, "profile_id", int),
+        profile_id=_id(document, "profile_id"),
         keys=None if keys == _GIVEN else Keys(keys),
         common_name=_of(document, "common_name", str),
         dns_names=tuple(map(_text, _of(document, "dns_names", list))),
         parameters={name: _text(value) for name, value in _of(document, "parameters", dict).items()},
-        batch_id=_of(document, "batch_id", int),
+        batch_id=_id(document, "batch_id"),
         serial_number=serial_number,
+        not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         device_id=_of(document, "id", str) if "id" in document else "",
     )
 
 
 def _content(path: Path) -> bytes:
-    if path.stat().st_size > _LARGEST:
-        raise ValueError(f"{path.name} is too large")
+    about = path.stat()
+    # What is no file, a pipe for example, may never end.
+    if not stat.S_ISREG(about.st_mode) or about.st_size > _LARGEST:
+        raise ValueError(f"{path.name} is no file, or too large")
     return path.read_bytes()
 
 
@@ -108,6 +115,13 @@ def _of(document: Mapping[str, object], name: str, kind: type[T]) -> T:
     value = document.get(name)
     if not isinstance(value, kind):
         raise TypeError(f"{name} in {RECORD} is none")
+    return value
+
+
+def _id(document: Mapping[str, object], name: str) -> int:
+    value = _of(document, name, int)
+    if isinstance(value, bool) or not 0 <= value < _BEYOND:
+        raise ValueError(f"{name} in {RECORD} is none")
     return value
 
 

@@ -43,9 +43,11 @@ class Installed:
         endpoint: the service that issued it.
         profile_id: the profile, or the authority, that it was ordered under.
         keys: where its private key was made; `None` where a CSR was given, so that nobody here can make another.
-        device: what its renewal is ordered with. The key of that names the certificate that it takes the place of.
+        device: what its renewal is ordered with. The key of that is the serial number of the certificate, so that
+            there is one renewal for it, wherever its folder is.
         serial_number: in upper-case hex.
-        not_after: until when it is valid (aware).
+        not_before: from when on it is valid (aware).
+        not_after: until when (aware).
     """
 
     folder: Path
@@ -55,6 +57,7 @@ class Installed:
     keys: Keys | None
     device: Device
     serial_number: str
+    not_before: datetime
     not_after: datetime
 
 
@@ -118,7 +121,7 @@ class Renewals:
             try:
                 found.append(_installed(folder, line))
             except UNREADABLE as error:
-                problems.append(f"{folder}: {error}")
+                problems.append(f"{folder} cannot be renewed: {_words(error)}")
         return sorted(found, key=lambda one: one.not_after), problems
 
     def link(self, folder: Path) -> None:
@@ -134,15 +137,17 @@ class Renewals:
                 else:
                     (folder / _NEXT).unlink()
             if not (folder / LIVE).is_symlink():
-                (folder / LIVE).symlink_to(".")
+                number = _number_in_use(folder)
+                (folder / LIVE).symlink_to("." if number == 1 else _generation(folder, number).name)
                 sync_directory(folder)
 
-    def install(self, place: Path, device: Device) -> Path | None:
+    def install(self, place: Path, device: Device, folder: Path | None = None) -> Path | None:
         """Let a renewed certificate take the place of the one in use, with the owner and the modes of its files.
 
         Args:
             place: where it was ordered.
             device: what it was ordered with.
+            folder: the folder of the device, where it has another name by now.
 
         Returns:
             The folder of the device; `None` where it was installed before.
@@ -151,7 +156,7 @@ class Renewals:
             FileError: it cannot be installed; or the folder of the device is gone.
         """
         staged = Folders(place).of(device)
-        folder = self.directory / device.name
+        folder = folder or self.directory / device.name
         if not (staged / RECORD).is_file():
             return None
         if not (folder / RECORD).is_file():
@@ -232,7 +237,7 @@ class Renewals:
 
     def _switch(self, folder: Path) -> None:
         """Let the link lead to the next generation; that it changed is known before."""
-        lines = dict.fromkeys([*self.changed(), str(folder)])
+        lines = dict.fromkeys([*self.changed(), str(folder.absolute())])
         make_directory(self._own)
         write_private(self._own / _CHANGED, "".join(f"{line}\n" for line in lines).encode(), overwrite=True)
         (folder / _NEXT).replace(folder / LIVE)
@@ -249,7 +254,7 @@ def _installed(folder: Path, line: int) -> Installed:
         profile_id=record.profile_id,
         keys=record.keys,
         device=Device(
-            key=f"{folder.name}/{record.serial_number}",
+            key=record.serial_number.lower(),
             name=folder.name,
             common_name=record.common_name,
             dns_names=record.dns_names,
@@ -257,6 +262,7 @@ def _installed(folder: Path, line: int) -> Installed:
             line=line,
         ),
         serial_number=record.serial_number,
+        not_before=record.not_before,
         not_after=record.not_after,
     )
 
@@ -275,14 +281,26 @@ def _number_in_use(folder: Path) -> int:
     if not link.is_symlink():
         if link.exists():
             raise ValueError(f"{LIVE} is no link")
-        return 1
-    target = str(link.readlink())
+        # A copy without links lost it: what took the place of the others last is in use, unless it is revoked.
+        sound = [number for number in _numbers(folder) if _is_sound(_generation(folder, number))]
+        return max(sound, default=1)
+    target = os.path.normpath(link.readlink())
     if target == ".":
         return 1
     found = _GENERATION.fullmatch(target)
     if found is None:
-        raise ValueError(f"the link {LIVE} leads to {target!r}, which is no generation")
+        raise ValueError(f"the link {LIVE} leads to {target!r}, which is no generation: turn it to one")
+    if not (folder / target / RECORD).is_file():
+        raise ValueError(f"the link {LIVE} leads to {target}, which is gone: turn it to one that is there")
     return int(found[1])
+
+
+def _is_sound(generation: Path) -> bool:
+    return (generation / RECORD).is_file() and not (generation / _REVOKED).exists()
+
+
+def _words(error: Exception) -> str:
+    return f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _changed_at(link: Path) -> datetime:
@@ -305,7 +323,7 @@ def _older(one: Installed) -> Sequence[Path]:
     """Return the generations before the one in use that are not known to be revoked."""
     numbers = sorted(number for number in _numbers(one.folder) if number < _number_in_use(one.folder))
     generations = [_generation(one.folder, number) for number in numbers]
-    return [path for path in generations if (path / RECORD).is_file() and not (path / _REVOKED).exists()]
+    return [path for path in generations if _is_sound(path)]
 
 
 def _keep_the_id(staged: Path, before: Path) -> None:

@@ -18,6 +18,7 @@ from sectigo_async.clock import Clock
 from sectigo_async.config import DEFAULT, Timeout
 from sectigo_async.errors import (
     BadRequestError,
+    BatchError,
     BatchNotReady,
     CallTimeoutError,
     FileError,
@@ -25,9 +26,11 @@ from sectigo_async.errors import (
     JournalError,
     NotFoundError,
     OutcomeUnknownError,
+    PkiError,
     SectigoError,
     ServiceError,
     UnexpectedReplyError,
+    WrongPasswordError,
 )
 from sectigo_async.exchange import Attempt
 from sectigo_async.journal import Journal
@@ -255,13 +258,32 @@ class Batches:
 
         Raises:
             NotFoundError: there is no such batch.
+            InvalidArgumentError: that batch cannot be this order's: it has another name, size, or other keys.
             JournalError: the journal cannot be written.
         """
-        if batch_id is not None:
-            await self.get(batch_id, timeout=timeout)
+        if batch_id is not None and (problem := await self._misfit(order, batch_id, timeout)):
+            raise InvalidArgumentError(f"batch {batch_id} is not {order.subject}: {problem}", hint="name another")
         decided = order.not_placed() if batch_id is None else order.placed(batch_id)
         await self._journal.write(decided)
         return decided
+
+    async def _misfit(self, order: Order, batch_id: int, timeout: Timeout) -> str:
+        """Return why a batch cannot be that of an order; nothing where it can."""
+        batch = await self.get(batch_id, timeout=timeout)
+        if order.size and batch.size not in {0, order.size}:
+            return f"it is for {batch.size} certificates"
+        if order.unique_name and batch.batch_name not in {"", order.batch_name}:
+            return f"its name is {batch.batch_name!r}"
+        if order.key_sha256:
+            try:
+                keys = await self.key_sha256(batch_id, timeout=timeout)
+            except WrongPasswordError:
+                return "its keys were made by the service"
+            except (ServiceError, BatchError, PkiError):
+                return ""  # It cannot be compared yet.
+            if not keys & order.key_sha256:
+                return "its certificates are for other keys"
+        return ""
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.time(), UTC)

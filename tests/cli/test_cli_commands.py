@@ -88,7 +88,7 @@ CASES: list[tuple[str, int, object, str]] = [
     ("ledger status new", 1, "", "there is no ledger in new"),
     ("ledger audit many --after 0 --timeout 60 --csv", 0, r"(?s)(batchId,.*)?", ""),
     (
-        "ledger rebuild many devices.csv --profile 42 --after 0",
+        "ledger rebuild many devices.csv --profile 42 --after 0 --trust {chain}",
         0,
         {"done", "known", "untouched", "damaged"},
         "known before: 2",

@@ -139,7 +139,7 @@ def test_a_damaged_ledger_is_made_anew_and_the_same_command_goes_on(
 
     made = document(result)
     assert (made["done"], made["untouched"]) == (4, 1)
-    assert Path(tmp_path, made["damaged"], "ledger.sqlite3").stat().st_size > 20_000
+    assert Path(tmp_path, *made["damaged"], "ledger.sqlite3").stat().st_size > 20_000
     assert "is kept in" in result.stderr
     assert document(service.run(*ISSUE, "--keys", keys))["done"] == 5
     assert service.ordered() == 5
@@ -177,7 +177,7 @@ def test_what_cannot_be_rebuilt_is_said(service: Service, tmp_path: Path) -> Non
     assert result.returncode == other.returncode == 2
     assert "line 3: gw1.example.com: certs/gw1.example.com: " in result.stderr
     assert "nothing was changed" in result.stderr
-    assert "ordered with another profile_id" in other.stderr
+    assert "ordered with another profile: give what it was" in other.stderr
 
 
 def test_a_ledger_is_for_who_ordered(service: Service, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Renewing what a bulk run issued: a new key, a new folder, one link, and never two orders for one certificate."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -8,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography import x509
 
@@ -28,6 +30,15 @@ def bulk(serve: "Callable[..., AbstractContextManager[str]]", bare: Run, tmp_pat
         issued = run("issue", "d.csv", "-p", "42", "--out", "c", *QUICK)
         assert issued.returncode == 0, issued.stderr
         yield run
+
+
+LAG = {"route": "GET /api/v1/batches/{id}", "fault": "lag", "seconds": 600}
+
+
+def strike(run: Run, *rules: dict[str, object]) -> None:
+    """Have the simulator make trouble; none, without rules."""
+    (url,) = [one["value"] for one in json.loads(run("validate").stdout) if one["name"] == "SECTIGO_ENDPOINT"]
+    assert httpx.put(f"{url}/_sandbox/faults", json=list(rules)).status_code == 200
 
 
 def licenses(run: Run) -> int:
@@ -215,3 +226,85 @@ def test_a_place_without_certificates_is_told(bulk: Run, tmp_path: Path) -> None
     assert bulk("renew", "c", "--after", "3d").returncode == 2
     assert bulk("renew", "c", "--revoke-superseded", "--deploy-hook", "true").returncode == 2
     assert bulk("renew", "c", "--within", "soon").returncode == 2
+
+
+def test_a_copy_of_a_folder_orders_no_second_renewal(bulk: Run, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "c" / "gw1.example.com", tmp_path / "c" / "gw1.example.com.bak", symlinks=True)
+
+    result = bulk("renew", "c", *SOON, *QUICK)
+
+    assert (result.returncode, licenses(bulk)) == (5, 6), result.stderr
+    assert "c/gw1.example.com.bak: the name" in result.stderr
+
+
+def test_a_folder_that_was_renamed_while_its_renewal_was_ordered_gets_it(bulk: Run, tmp_path: Path) -> None:
+    strike(bulk, LAG)
+    ordered = bulk("renew", "c", *SOON, *QUICK, "--timeout", "0.5")
+    assert ordered.returncode == 8, ordered.stderr
+    strike(bulk)
+    (tmp_path / "c" / "gw1.example.com").rename(tmp_path / "c" / "renamed")
+
+    result = bulk("renew", "c", *SOON, *QUICK)
+
+    assert (result.returncode, licenses(bulk)) == (0, 6), result.stderr
+    assert link(tmp_path / "c" / "renamed") == "generation-2"
+
+
+def test_a_lost_link_is_made_again_to_the_newest_that_is_not_revoked(bulk: Run, tmp_path: Path) -> None:
+    """A copy without links, a ZIP for example, loses them."""
+    folder = tmp_path / "c" / "gw1.example.com"
+    assert bulk("renew", "c", *SOON, *QUICK).returncode == 0
+    assert bulk("renew", "c", "--revoke-superseded", "--after", "0h").returncode == 0
+    (folder / "live").unlink()
+
+    assert bulk("renew", "c", *QUICK).returncode == 0
+
+    assert link(folder) == "generation-2"
+    assert (folder / "revoked").exists()
+
+
+def test_one_odd_folder_keeps_no_other_from_being_renewed(bulk: Run, tmp_path: Path) -> None:
+    path = tmp_path / "c" / "gw1.example.com" / "issue.json"
+    path.write_text(path.read_text().replace('"profile_id": 42', '"profile_id": 999'))
+    huge = tmp_path / "c" / "zwei" / "issue.json"
+    huge.write_text(huge.read_text().replace('"profile_id": 42', f'"profile_id": {10**30}'))
+
+    result = bulk("renew", "c", *SOON, *QUICK)
+
+    assert (result.returncode, licenses(bulk)) == (5, 4), result.stderr
+    assert "c/gw1.example.com cannot be renewed: " in result.stderr
+    assert "c/zwei cannot be renewed: profile_id" in result.stderr
+    assert link(tmp_path / "c" / "gw3.example.com") == "generation-2"
+
+
+def test_a_generation_that_is_gone_is_told_with_the_way_out(bulk: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "c" / "gw1.example.com"
+    assert bulk("renew", "c", *SOON, *QUICK).returncode == 0
+    shutil.rmtree(folder / "generation-2")
+
+    result = bulk("renew", "c", *QUICK)
+
+    assert result.returncode == 5
+    assert "leads to generation-2, which is gone: turn it to one that is there" in result.stderr
+
+
+def test_a_renewal_of_unknown_outcome_is_found_and_a_lost_ledger_of_renewals_made_anew(
+    bulk: Run, tmp_path: Path
+) -> None:
+    strike(bulk, {"route": "POST /api/v1/batches/upload", "fault": "lost-reply", "times": 1}, LAG)
+    unknown = bulk("renew", "c", *SOON, *QUICK)
+    assert unknown.returncode == 6, unknown.stderr
+    assert "or decide with `sectigo-async reconcile --ledger c`" in " ".join(unknown.stderr.split())
+    strike(bulk)
+
+    (found,) = json.loads(bulk("reconcile", "--ledger", "c").stdout)
+    assert found["state"] == "ordered"
+    shutil.rmtree(tmp_path / "c/.sectigo-async/renewal/42-local/.sectigo-async")
+    refused = bulk("renew", "c", *SOON, *QUICK)
+    assert (refused.returncode, licenses(bulk)) == (5, 6), refused.stderr
+    rebuilt = bulk("ledger", "rebuild", "c", "d.csv", "-p", "42", "--after", "0")
+    assert json.loads(rebuilt.stdout)["ordered"] == 3, rebuilt.stderr
+
+    result = bulk("renew", "c", *SOON, *QUICK)
+
+    assert (result.returncode, licenses(bulk)) == (0, 6), result.stderr

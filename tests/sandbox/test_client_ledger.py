@@ -391,3 +391,94 @@ async def test_a_damaged_ledger_is_kept_when_it_is_made_anew(client: SectigoClie
     assert (kept / "ledger.sqlite3").read_bytes() == damaged
     assert kept.stat().st_mode & 0o777 == 0o700
     assert dict((await rebuild(client, tmp_path)).states) == {S.DONE: 6}
+
+
+def begin_again(folder: Path) -> None:
+    """Leave of a device only what was made before its order."""
+    for path in folder.iterdir():
+        if path.name not in {"privkey.pem", "bundle.p12.password"}:
+            path.unlink()
+
+
+async def test_a_device_is_found_in_a_batch_that_others_are_known_from(
+    client: SectigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """As after kill -9 in the midst of saving a batch, and the loss of the ledger."""
+    await issue(client, tmp_path, batch_size=6)
+    lose_ledger(tmp_path)
+    begin_again(tmp_path / "gw1.example.com")
+
+    rebuilt = await rebuild(client, tmp_path, after=0)
+
+    assert dict(rebuilt.states) == {S.DONE: 5, S.ORDERED: 1}
+    again = await issue(client, tmp_path)
+    assert (again.counts[S.DONE], sandbox.ledger.ordered()) == (6, 6)
+
+
+async def test_a_rebuild_with_half_of_the_list_is_completed_by_another(
+    client: SectigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    await issue(client, tmp_path, batch_size=6)
+    lose_ledger(tmp_path)
+
+    first = await rebuild(client, tmp_path, data=LIST[: LIST.index(b"gw3")])
+    second = await rebuild(client, tmp_path)
+
+    assert (dict(first.states), dict(second.states), second.known) == ({S.DONE: 3}, {S.DONE: 3}, 3)
+    assert (await issue(client, tmp_path)).counts[S.DONE] == sandbox.ledger.ordered() == 6
+
+
+@pytest.mark.parametrize("keys", list(Keys))
+async def test_a_look_that_began_too_late_can_be_made_again(
+    client: SectigoClient, sandbox: Sandbox, tmp_path: Path, keys: Keys
+) -> None:
+    await issue(client, tmp_path, keys=keys, batch_size=6)
+    forget(tmp_path)
+    highest = max(batch.batch_id for batch in await client.batches.scan(after=0))
+    late = await rebuild(client, tmp_path, keys=keys, after=highest)
+    assert dict(late.states) == {S.UNKNOWN: 6}
+
+    again = await rebuild(client, tmp_path, keys=keys, after=0)
+
+    assert dict(again.states) == {S.ORDERED: 6}
+    assert (await issue(client, tmp_path, keys=keys)).counts[S.DONE] == sandbox.ledger.ordered() == 6
+
+
+async def test_an_older_ledger_that_was_put_back_orders_nothing_again(
+    client: SectigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    await issue(client, tmp_path)
+    lose_ledger(tmp_path)
+    async with SqliteLedger.open(tmp_path, run_of(client, Keys.LOCAL)) as ledger:
+        await ledger.amend(new=read_devices(LIST).devices)
+
+    problems = await issue_problems(client, tmp_path)
+    rebuilt = await rebuild(client, tmp_path)
+
+    assert len(problems) == 6
+    assert "it is older than that" in problems[0].message
+    assert dict(rebuilt.states) == {S.DONE: 6}
+    assert (await issue(client, tmp_path)).counts[S.DONE] == sandbox.ledger.ordered() == 6
+
+
+@pytest.mark.parametrize("keys", list(Keys))
+async def test_what_did_not_pass_its_checks_is_judged_again(
+    client: SectigoClient, sandbox: Sandbox, tmp_path: Path, keys: Keys
+) -> None:
+    """Here a key, or a password, is put back that was away when the certificate came."""
+    name = "privkey.pem" if keys is Keys.LOCAL else "bundle.p12.password"
+    sandbox.faults.replace([FaultRule(route="GET /api/v1/batches/{id}/download", fault=Fault.ERROR_BEFORE)])
+    await issue(client, tmp_path, keys=keys, stop_at=EventKind.TROUBLE)
+    place = tmp_path / "gw0.example.com" / name
+    place.rename(tmp_path / "away")
+    sandbox.faults.replace([])
+    first = await issue(client, tmp_path, keys=keys)
+    assert first.counts[S.VERIFY_FAILED] == 1
+    (bad,) = [entry for entry in (await read_ledger(tmp_path)).entries if entry.state is S.VERIFY_FAILED]
+    assert "put it back" in bad.error or "password" in bad.error
+    (tmp_path / "away").rename(place)
+
+    again = await issue(client, tmp_path, keys=keys)
+
+    assert again.counts[S.DONE] == sandbox.ledger.ordered() == 6
+    assert (tmp_path / "gw0.example.com" / "cert.pem").exists()

@@ -16,7 +16,7 @@ from sectigo_async import (
     RevocationReason,
     SectigoClient,
 )
-from sectigo_async.errors import NoReplyError, NotAuthorizedError, NotFoundError
+from sectigo_async.errors import InvalidArgumentError, NoReplyError, NotAuthorizedError, NotFoundError
 from sectigo_async.pki import generate_key, make_csr
 from sectigo_async.resources.batches import Batches
 from sectigo_async.sandbox import Fault, FaultRule, Sandbox, SandboxTransport
@@ -554,3 +554,24 @@ async def test_one_of_which_only_half_a_name_is_left_is_for_a_person(sdk: Sectig
     assert (result.order.state, [one.batch_id for one in result.candidates]) == (OrderState.UNKNOWN, [24])
     assert "name begins alike: only a person can tell" in result.reason
     assert order.subject == 'batch "gateway-7"'
+
+
+async def test_a_batch_that_cannot_be_the_orders_is_refused(sdk: SectigoClient, sandbox: Sandbox) -> None:
+    other = await create(sdk, 1)
+    foreign = await upload(sdk, "foreign.example.com")
+    strike(sandbox, lose(CREATE), lose(UPLOAD))
+    named = await ambiguous_create(sdk)
+    keyed = await ambiguous_upload(sdk, "mine.example.com")
+    await sdk.batches.wait(other)
+    await sdk.batches.wait(foreign)
+
+    for order, batch_id, words in (
+        (named, other, "its name is"),
+        (keyed, other, "made by the service"),
+        (keyed, foreign, "for other keys"),
+        (attrs.evolve(keyed, size=2), foreign, "for 1 certificates"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=words):
+            await sdk.batches.decide(order, batch_id)
+
+    assert [order.state for order in await sdk.batches.orders()].count(OrderState.UNKNOWN) == 2

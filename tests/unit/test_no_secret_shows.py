@@ -220,6 +220,7 @@ def installed() -> issuance.Installed:
         keys=issuance.Keys.SERVER,
         device=device(),
         serial_number="0A",
+        not_before=datetime(2026, 2, 1, tzinfo=UTC),
         not_after=datetime(2026, 3, 1, tzinfo=UTC),
     )
 

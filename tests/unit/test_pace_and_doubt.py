@@ -1,8 +1,9 @@
 """How fast a bulk run goes, and how long it looks for orders that nobody knows the outcome of."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import attrs
 import pytest
 
 from sectigo_async.issuance.doubt import Doubt
@@ -183,3 +184,13 @@ def test_a_look_that_began_before_it_was_known_does_not_count(clock: FakeClock) 
     doubt.looked(beside_other_work=False)
 
     assert len(looks(doubt, clock, beside=False)) == 2
+
+
+def test_of_a_clock_that_was_ahead_nobody_waits_for_more_than_the_settle_time(clock: FakeClock) -> None:
+    doubt = Doubt(clock, SETTLE)
+    order = sent(clock)
+    doubt.add(attrs.evolve(order, sent_at=order.sent_at + timedelta(days=10)))
+
+    assert doubt.settles_in() == SETTLE
+    assert len([time for time in looks(doubt, clock, beside=False) if time >= SETTLE - TINY]) == 2
+    assert doubt.settles_in() is None

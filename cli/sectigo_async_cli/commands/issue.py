@@ -9,6 +9,7 @@ import typer
 
 from sectigo_async import SectigoClient
 from sectigo_async.errors import InvalidArgumentError
+from sectigo_async.files import make_directory
 from sectigo_async.issuance import (
     Access,
     DeviceList,
@@ -108,6 +109,8 @@ def issue(
         run = Run(
             endpoint=client.config.endpoint, username=client.username or "", profile_id=target.profile_id, keys=keys
         )
+        if not dry_run:
+            await asyncio.to_thread(make_directory, out, access)
         async with open_ledger(client, out, run, only_look=dry_run) as ledger:
             with noting("nothing was ordered"):
                 base = None if file == "-" else Path(file).parent

@@ -2,19 +2,27 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import attrs
 import typer
+from cryptography import x509
 
 from sectigo_async import OrderState, SectigoClient
 from sectigo_async.errors import LedgerDamagedError, LedgerError
 from sectigo_async.issuance import (
+    Device,
+    DeviceList,
     DeviceState,
     Finding,
     Keys,
     LedgerCopy,
+    LineProblem,
+    Rebuilt,
+    Renewals,
     Run,
     SqliteLedger,
     audit_ledger,
@@ -22,13 +30,14 @@ from sectigo_async.issuance import (
     read_ledger,
     rebuild_ledger,
 )
+from sectigo_async.pki import load_certificates
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.commands.expiring import duration
 from sectigo_async_cli.context import settings
 from sectigo_async_cli.issuing import NAMES, check_login, in_words, open_ledger, read_list, tell_problems
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.run import noting, run, run_client
+from sectigo_async_cli.run import noting, report, run, run_client
 from sectigo_async_cli.streams import say
 from sectigo_async_cli.targets import check_profile_is_named, profile_target
 
@@ -71,7 +80,15 @@ def status(
 
     async def job() -> None:
         places = await asyncio.to_thread(ledgers_of, directory) or [directory]
-        copies = {place: await read_ledger(place) for place in places}
+        copies: dict[Path, LedgerCopy] = {}
+        unreadable: list[LedgerError] = []
+        for place in places:
+            try:
+                copies[place] = await read_ledger(place)
+            except LedgerError as error:
+                unreadable.append(error)
+        if len(unreadable) == len(places):
+            raise unreadable[0]
         chosen.output.emit([_status(place, copy) for place, copy in copies.items()], _STATUS_COLUMNS)
         late = False
         for place, copy in copies.items():
@@ -81,8 +98,10 @@ def status(
                 count = sum(entry.state in _OPEN for entry in copy.entries)
                 since = f"{oldest:%Y-%m-%d %H:%M} UTC"
                 say(f"{place}: {count:,} devices are ordered, or may be, and not saved, the first since {since}")
-        if check and late:
-            raise typer.Exit(exit_codes.PARTLY_DONE)
+        codes = [report(error, chosen) for error in unreadable]
+        codes += [exit_codes.PARTLY_DONE] if check and late else []
+        if codes:
+            raise typer.Exit(codes[0])
 
     run(chosen, job)
 
@@ -168,6 +187,7 @@ def rebuild(
         int | None,
         typer.Option(min=0, help="A batch id older than the run: what is not saved is looked for from there."),
     ] = None,
+    trust: Annotated[Path | None, typer.Option(help="PEM file with the roots that chains must lead to.")] = None,
     timeout: WaitLimit = 3600.0,
 ) -> None:
     """Make a ledger anew that was lost or damaged, from the folders and from what the service has. Orders nothing.
@@ -189,24 +209,25 @@ def rebuild(
                 profile_id=target.profile_id,
                 keys=keys,
             )
-            kept = await _set_aside(directory)
-            async with open_ledger(client, directory, run, only_look=False) as ledger:
-                base = None if file == "-" else Path(file).parent
-                rebuilt = await rebuild_ledger(
-                    client, ledger, directory, listed, base=base, after=after, timeout=timeout
-                )
-        tell_problems(rebuilt.problems)
-        if rebuilt.problems:
+            roots = trust or client.config.trust_anchors
+            anchors = None if roots is None else await asyncio.to_thread(load_certificates, roots)
+            base = None if file == "-" else Path(file).parent
+            rebuilding = _Rebuilding(client, after, anchors, timeout)
+            await rebuilding.of(directory, run, listed, base)
+            if not rebuilding.problems:
+                await rebuilding.of_renewals(directory)
+        tell_problems(rebuilding.problems)
+        if rebuilding.problems:
             say("error: nothing was changed. Mend these and run the same command again.")
             raise typer.Exit(exit_codes.USAGE)
-        document: dict[str, object] = {NAMES[state]: rebuilt.states.get(state, 0) for state in _TAKEN_IN}
-        more = {"known": rebuilt.known, "untouched": rebuilt.untouched, "damaged": kept and str(kept)}
-        chosen.output.emit(document | more)
+        states = rebuilding.states
+        document: dict[str, object] = {NAMES[state]: states[state] for state in _TAKEN_IN}
+        known, untouched = rebuilding.known, rebuilding.untouched
+        chosen.output.emit(document | {"known": known, "untouched": untouched, "damaged": rebuilding.kept})
         chosen.output.note(
-            f"taken in: {in_words(rebuilt.states)}; known before: {rebuilt.known:,}; never ordered from here:"
-            f" {rebuilt.untouched:,}"
+            f"taken in: {in_words(states)}; known before: {known:,}; never ordered from here: {untouched:,}"
         )
-        if rebuilt.states.get(DeviceState.UNKNOWN):
+        if states[DeviceState.UNKNOWN]:
             say("what is unknown may have been ordered: the same issue command looks for it again")
             raise typer.Exit(exit_codes.OUTCOME_UNKNOWN)
 
@@ -216,17 +237,72 @@ def rebuild(
 _TAKEN_IN = (DeviceState.DONE, DeviceState.VERIFY_FAILED, DeviceState.ORDERED, DeviceState.UNKNOWN)
 
 
-async def _set_aside(directory: Path) -> Path | None:
-    """Move a ledger away where it is damaged, and say so."""
-    try:
-        await read_ledger(directory)
-    except LedgerDamagedError as error:
-        kept = await SqliteLedger.set_aside(directory)
-        say(f"{error}. It is kept in {kept}")
-        return kept
-    except LedgerError:
-        pass  # There is none; or whoever opens it is told what else it is.
-    return None
+@attrs.define
+class _Rebuilding:
+    """Rebuilds the ledger of a run, and those of its renewals.
+
+    Attributes:
+        states: how many devices were taken in, by their state.
+        known: how many were known before.
+        untouched: how many of the list were never ordered from here.
+        problems: what is wrong with the list.
+        kept: where damaged ledgers are kept.
+    """
+
+    client: SectigoClient
+    after: int | None
+    trust: Sequence[x509.Certificate] | None
+    timeout: float
+    states: Counter[DeviceState] = attrs.field(factory=Counter)
+    known: int = 0
+    untouched: int = 0
+    problems: tuple[LineProblem, ...] = ()
+    kept: list[str] = attrs.field(factory=list)
+
+    async def of(self, place: Path, run: Run, listed: DeviceList, base: Path | None = None) -> Rebuilt:
+        """Rebuild one, and put it aside before where it is damaged."""
+        try:
+            await read_ledger(place)
+        except LedgerDamagedError as error:
+            kept = await SqliteLedger.set_aside(place)
+            say(f"{error}. It is kept in {kept}")
+            self.kept.append(str(kept))
+        except LedgerError:
+            pass  # There is none; or whoever opens it is told what else it is.
+        async with open_ledger(self.client, place, run, only_look=False) as ledger:
+            rebuilt = await rebuild_ledger(
+                self.client,
+                ledger,
+                place,
+                listed,
+                base=base,
+                after=self.after,
+                trust=self.trust,
+                timeout=self.timeout,
+            )
+        self.problems += rebuilt.problems
+        self.states.update(rebuilt.states)
+        self.known += rebuilt.known
+        self.untouched += rebuilt.untouched
+        return rebuilt
+
+    async def of_renewals(self, directory: Path) -> None:
+        """Rebuild those of renewals: what was begun for certificates that are in use."""
+        renewals = Renewals(directory)
+        in_use, _ = await asyncio.to_thread(renewals.in_use)
+        groups: dict[tuple[int, Keys], list[Device]] = {}
+        for one in in_use:
+            if one.keys is not None and one.endpoint == self.client.config.endpoint:
+                groups.setdefault((one.profile_id, one.keys), []).append(one.device)
+        for (profile_id, keys), devices in groups.items():
+            place = renewals.place(profile_id, keys)
+            if not place.is_dir():
+                continue
+            endpoint, username = self.client.config.endpoint, self.client.username or ""
+            run = Run(endpoint=endpoint, username=username, profile_id=profile_id, keys=keys)
+            listed = DeviceList(devices=tuple(devices), problems=(), empty_lines=0)
+            rebuilt = await self.of(place, run, listed)
+            self.untouched -= rebuilt.untouched
 
 
 def register(app: typer.Typer) -> None:

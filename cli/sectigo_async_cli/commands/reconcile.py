@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sectigo_async import Order, OrderState, Reconciliation, SectigoClient
-from sectigo_async.issuance import SqliteLedger, read_ledger
+from sectigo_async.issuance import SqliteLedger, ledgers_of, read_ledger
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.commands.batches import ORDER_COLUMNS
 from sectigo_async_cli.context import Settings, settings
@@ -59,13 +59,20 @@ def reconcile(
         raise typer.BadParameter("name the one order that is meant", param_hint="--batch, --not-ordered")
 
     async def job(client: SectigoClient) -> None:
+        results: list[Reconciliation] = []
+        left = list(dict.fromkeys(order_ids or []))
         with noting("nothing was ordered"):
-            async with _batches(client, ledger) as batches:
-                orders = _chosen_orders(await batches.orders(), order_ids or [], chosen, ledger)
-                if decided:
-                    results = [await _decide(batches, orders[0], batch)]
-                else:
-                    results = list(await batches.reconcile(orders, settle=settle, scan=scan, timeout=timeout))
+            for place in [None] if ledger is None else ledgers_of(ledger) or [ledger]:
+                async with _batches(client, place) as batches:
+                    orders = _chosen_orders(await batches.orders(), left if order_ids else None)
+                    left = [name for name in left if name not in {order.order_id for order in orders}]
+                    if decided:
+                        results += [await _decide(batches, order, batch) for order in orders]
+                    else:
+                        results += await batches.reconcile(orders, settle=settle, scan=scan, timeout=timeout)
+        if left:
+            listed = chosen.command(*(["batches"] if ledger is None else ["ledger", "status", str(ledger)]))
+            raise typer.BadParameter(f"there is no order {left[0]!r}; {listed} lists them", param_hint="ORDER")
         _show(chosen, results, ledger)
 
     run_client(ctx, job)
@@ -83,16 +90,12 @@ async def _batches(client: SectigoClient, directory: Path | None) -> AsyncIterat
         yield client.batches.under(ledger)
 
 
-def _chosen_orders(
-    orders: tuple[Order, ...], wanted: list[str], chosen: Settings, directory: Path | None
-) -> list[Order]:
-    if not wanted:
+def _chosen_orders(orders: tuple[Order, ...], wanted: list[str] | None) -> list[Order]:
+    """Return the orders that are meant: those of unknown outcome, where none are named."""
+    if wanted is None:
         return [order for order in orders if order.state is OrderState.UNKNOWN]
     by_id = {order.order_id: order for order in orders}
-    if missing := [name for name in wanted if name not in by_id]:
-        listed = chosen.command(*(["batches"] if directory is None else ["reconcile", *_of(directory)]))
-        raise typer.BadParameter(f"there is no order {missing[0]!r}; {listed} lists them", param_hint="ORDER")
-    return [by_id[name] for name in dict.fromkeys(wanted)]
+    return [by_id[name] for name in wanted if name in by_id]
 
 
 def _of(directory: Path | None) -> list[str]:

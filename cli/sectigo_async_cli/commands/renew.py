@@ -4,7 +4,7 @@ import asyncio
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ import typer
 from cryptography import x509
 
 from sectigo_async import RevocationReason, SectigoClient
-from sectigo_async.errors import BadRequestError, FileError, NotFoundError
+from sectigo_async.errors import BadRequestError, FileError, NotFoundError, PermissionDeniedError
 from sectigo_async.issuance import (
     DeviceList,
     DeviceState,
@@ -119,6 +119,8 @@ def renew(
                 raise FileError(f"{directory} holds nothing that issue saved", hint="name what issue had as --out")
         renewal = _Renewal(chosen, client, renewals, options, anchors, problems, left=max_orders)
         due = [one for one in in_use if one.not_after <= datetime.now(UTC) + limit]
+        if any(one.not_after - one.not_before <= limit for one in due):
+            say(f"warning: some of these certificates live no longer than {within}: each run renews them again")
         if dry_run:
             await renewal.show(due, retry_failed=retry_failed)
         else:
@@ -191,14 +193,19 @@ class _Renewal:
             async with open_ledger(self.client, place, self._run(profile_id, keys), only_look=False) as ledger:
                 with noting("nothing was ordered"):
                     plan = await self._plan(ledger, place, some, retry_failed=retry_failed)
+                    if plan is None:
+                        continue
                     if plan.devices and self.chosen.interactive:
                         await agree(_question(plan, profile_id))
                 before = {entry.device.key for entry in await ledger.entries({DeviceState.DONE})}
                 issuance = Issuance(self.client, ledger, place, plan, options=self.options, trust=self.trust)
                 await watch(self.chosen, issuance, plan)
-                await self._install(ledger, place)
+                await self._install(ledger, place, {one.device.key: one.folder for one in in_use})
                 self._count(await ledger.entries(), some, before)
                 self.stopped = issuance.stopped
+                if issuance.parked:
+                    decide = self.chosen.command("reconcile", "--ledger", str(self.renewals.directory))
+                    say(f"renewals of unknown outcome are looked for again next time; or decide with {decide}")
 
     def _count(self, entries: Iterable[Entry], due: Iterable[Installed], before: Collection[str]) -> None:
         """Count what became of what was due."""
@@ -219,13 +226,23 @@ class _Renewal:
             place = self.renewals.place(profile_id, keys)
             async with open_ledger(self.client, place, self._run(profile_id, keys), only_look=True) as ledger:
                 plan = await self._plan(ledger, place, some, retry_failed=retry_failed)
-            self.counts[DeviceState.PLANNED] += len(plan.devices)
-            self.counts[DeviceState.ORDERED] += plan.ordered
+            if plan is not None:
+                self.counts[DeviceState.PLANNED] += len(plan.devices)
+                self.counts[DeviceState.ORDERED] += plan.ordered
+                self.counts[DeviceState.UNKNOWN] += len(plan.unknown)
 
-    async def _plan(self, ledger: SqliteLedger, place: Path, due: Sequence[Installed], *, retry_failed: bool) -> Plan:
+    async def _plan(
+        self, ledger: SqliteLedger, place: Path, due: Sequence[Installed], *, retry_failed: bool
+    ) -> Plan | None:
+        """Return what is to be ordered; `None` where the profile cannot be ordered under any more."""
         listed = DeviceList(devices=tuple(one.device for one in due), problems=(), empty_lines=0)
-        plan = await make_plan(self.client, ledger, place, listed, retry_failed=retry_failed)
-        self.problems += [problem.message for problem in plan.problems]
+        try:
+            plan = await make_plan(self.client, ledger, place, listed, retry_failed=retry_failed)
+        except (BadRequestError, NotFoundError, PermissionDeniedError) as error:
+            self.problems += [f"{one.folder} cannot be renewed: {error}" for one in due]
+            return None
+        folders = {one.device.line: one.folder for one in due}
+        self.problems += [f"{folders[problem.line]}: {problem.message}" for problem in plan.problems]
         plan = plan.without_problems()
         most = self.left if plan.balance is None else min(self.left, plan.balance)
         if plan.lacking:
@@ -235,10 +252,11 @@ class _Renewal:
         self.left -= len(plan.devices)
         return plan
 
-    async def _install(self, ledger: SqliteLedger, place: Path) -> None:
+    async def _install(self, ledger: SqliteLedger, place: Path, folders: Mapping[str, Path]) -> None:
         for entry in await ledger.entries({DeviceState.DONE}):
+            now = folders.get(entry.device.key)
             try:
-                folder = await asyncio.to_thread(self.renewals.install, place, entry.device)
+                folder = await asyncio.to_thread(self.renewals.install, place, entry.device, now)
             except FileError as error:
                 self.problems.append(f"{error}. {error.hint}")
             else:
@@ -249,7 +267,8 @@ class _Renewal:
         changed = await asyncio.to_thread(self.renewals.changed)
         if not changed:
             return
-        problem = await run_hook(hook, "".join(f"{folder}\n" for folder in changed).encode())
+        with noting("the deploy hook runs again next time"):
+            problem = await run_hook(hook, "".join(f"{folder}\n" for folder in changed).encode())
         if problem:
             self.problems.append(f"the deploy hook {problem}; it runs again next time")
         else:
