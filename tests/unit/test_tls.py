@@ -36,6 +36,19 @@ def name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
+_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
+
+
 @attrs.frozen
 class Authority:
     """Signs certificates of servers; without one they sign their own."""
@@ -45,6 +58,9 @@ class Authority:
     def certificate(self) -> bytes:
         made = builder("a private authority", self.key.public_key())
         made = made.issuer_name(name("a private authority")).add_extension(x509.BasicConstraints(True, 0), True)
+        # Python 3.13 is strict with an authority (RFC 5280 section 4.2.1.3).
+        usage = dict.fromkeys(_USAGES, False) | {"key_cert_sign": True}
+        made = made.add_extension(x509.KeyUsage(**usage), True)
         return made.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
