@@ -1,6 +1,7 @@
 """One request, sent once, and its reply, read to the end."""
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Mapping
@@ -125,7 +126,7 @@ class Exchanger:
         attempt.begin()
         try:
             response = await self._http.handle_async_request(self._request(call, token, attempt))
-            response.request = httpx.Request(call.method, self._base + call.path)
+            response.request = _bare_request(call.method, self._base + call.path)
             try:
                 result = await self._read(response, call, secrets, into)
             finally:
@@ -161,7 +162,7 @@ class Exchanger:
         limits = httpx.Timeout(config.read_timeout, connect=config.connect_timeout)
         return httpx.Request(
             call.method,
-            self._base + call.path,
+            _url(self._base + call.path),
             headers=headers,
             content=call.body,
             # An order goes out on a fresh connection: one that the service closes just then would make
@@ -196,6 +197,18 @@ class Exchanger:
             tls_version=_tls_version(response),
             secrets=secrets,
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _url(text: str) -> httpx.URL:
+    """Return a URL; the same ones are asked for again and again, and to read one takes time."""
+    return httpx.URL(text)
+
+
+@functools.lru_cache(maxsize=256)
+def _bare_request(method: str, url: str) -> httpx.Request:
+    """Return what a response may know of its request, and errors with it: no token and no body."""
+    return httpx.Request(method, _url(url))
 
 
 def _tls_version(response: httpx.Response) -> str:
