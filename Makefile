@@ -43,6 +43,10 @@ soak: $(READY) ## Run the tests that take minutes of real time
 chaos: $(READY) ## Kill bulk runs at every point and at random, and count what was ordered
 	@$(BIN)/python -m pytest -m chaos -s
 
+.PHONY: bench
+bench: $(READY) ## Measure every figure beside its peer, and print the table
+	@$(BIN)/python -m benchmarks.bench
+
 .PHONY: reference
 reference: $(READY) ## Write docs/cli.md from the commands, and the pictures in docs/images
 	@$(BIN)/python docs/cli.py

@@ -1,0 +1,48 @@
+"""Every figure that is promised, each beside its peer in one run: `make bench`.
+
+`.venv/bin/python -m benchmarks.bench [--quick]`
+
+With --quick it takes about half a minute, and its figures say little but that the benchmarks work.
+"""
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+
+import cryptography
+import httpx
+import typer
+
+from benchmarks import download, issuance, scale, startup, transport, waiting
+from benchmarks.figures import Figure
+
+
+def groups(*, quick: bool) -> Iterator[tuple[str, Callable[[], list[Figure]]]]:
+    """Yield what is measured, and how."""
+    yield "Calls", lambda: transport.figures(0.6 if quick else 9)
+    yield "Start", startup.figures
+    yield "Waiting", waiting.figures
+    yield "Download", lambda: download.figures(50 if quick else 500)
+    yield "Bulk issuance", lambda: issuance.figures(500 if quick else 10_000, 500, None)[0]
+    yield "Scale", lambda: scale.figures(1000 if quick else 10_000)
+
+
+def main() -> None:
+    """Measure, and print the table in Markdown."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    versions = f"httpx {httpx.__version__}, cryptography {cryptography.__version__}, Typer {typer.__version__}"
+    print(f"Python {sys.version.split()[0]}, {versions}, {platform.system()}, {os.cpu_count()} cores\n")
+    print("| | Figure | Target | Measured | Peer | |\n|---|---|---|---|---|---|")
+    for name, measure in groups(quick=quick):
+        for figure in measure():
+            verdict = "pass" if figure.passed else "**falls short**"
+            cells = (name, figure.name, figure.target, figure.measured, figure.peer, verdict)
+            print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
