@@ -158,7 +158,12 @@ class SectigoClient:
 
     def _open(self, origin: str, ssl_context: ssl.SSLContext | None, size: int) -> httpx.AsyncBaseTransport:
         return open_connections(
-            origin, size=size, ssl_context=ssl_context, ca_bundle=self.config.ca_bundle, proxy=self._proxy
+            origin,
+            size=size,
+            keep_alive=self.config.keep_alive,
+            ssl_context=ssl_context,
+            ca_bundle=self.config.ca_bundle,
+            proxy=self._proxy,
         )
 
     @asynccontextmanager

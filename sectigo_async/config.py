@@ -178,6 +178,8 @@ class Config:
         read_timeout: seconds between two pieces of a reply. Orders take long (api.md 6): 60 or more.
         attempts: how often a repeatable call is sent at most (1 or more).
         connections: how many requests are under way at once (1 or more).
+        keep_alive: seconds for which a connection that nobody uses is used again (0 for never). Shorter than the
+            service's own, or a call may find its connection closed; it is sent again then.
         reply_limit: the longest JSON reply that is read, in bytes.
         archive_limit: the longest archive that is held in memory, in bytes.
         ca_bundle: PEM file of certificate authorities to trust for TLS, besides those of the operating system.
@@ -194,6 +196,7 @@ class Config:
     read_timeout: float = 60.0
     attempts: int = attrs.field(default=4, validator=attrs.validators.ge(1))
     connections: int = attrs.field(default=20, validator=attrs.validators.ge(1))
+    keep_alive: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
     reply_limit: int = 8 * 1024 * 1024
     archive_limit: int = 64 * 1024 * 1024
     ca_bundle: Path | None = None

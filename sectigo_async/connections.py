@@ -142,13 +142,20 @@ def environment_proxy(endpoint: str) -> Secret | None:
 
 
 def open_connections(
-    endpoint: str, *, size: int, ssl_context: ssl.SSLContext | None, ca_bundle: Path | None, proxy: Secret | None
+    endpoint: str,
+    *,
+    size: int,
+    keep_alive: float,
+    ssl_context: ssl.SSLContext | None,
+    ca_bundle: Path | None,
+    proxy: Secret | None,
 ) -> httpx.AsyncBaseTransport:
     """Return leased connections to an endpoint.
 
     Args:
         endpoint: URL whose origin they lead to.
         size: how many are in use at once at most (1 or more).
+        keep_alive: seconds for which one that is idle is used again.
         ssl_context: TLS context; the shared one when not given.
         ca_bundle: certificate authorities that the shared one trusts besides the operating system's.
         proxy: URL of a proxy, which may hold a password; what the environment says when not given.
@@ -159,12 +166,11 @@ def open_connections(
     plain = urlsplit(endpoint).scheme == "http"
     context = False if plain else ssl_context or shared_ssl_context(ca_bundle)
     via = _proxy(proxy or environment_proxy(endpoint))
+    limits = httpx.Limits(max_connections=1, keepalive_expiry=keep_alive)
 
     def connect() -> httpx.AsyncBaseTransport:
         return _Connection(
-            httpx.AsyncHTTPTransport(
-                verify=context, proxy=via, trust_env=False, limits=httpx.Limits(max_connections=1)
-            ),
+            httpx.AsyncHTTPTransport(verify=context, proxy=via, trust_env=False, limits=limits),
             plain=plain,
         )
 

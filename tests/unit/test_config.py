@@ -155,7 +155,9 @@ def test_however_an_endpoint_is_spelt_its_certificate_is_checked(monkeypatch: py
 
     monkeypatch.setattr(httpx, "AsyncHTTPTransport", Recorder)
     config = Config(endpoint="HTTPS://IOT.sectigo.com/", environment=Environment.PRODUCTION)
-    transport = connections.open_connections(config.endpoint, size=1, ssl_context=None, ca_bundle=None, proxy=None)
+    transport = connections.open_connections(
+        config.endpoint, size=1, keep_alive=5, ssl_context=None, ca_bundle=None, proxy=None
+    )
     assert isinstance(transport, connections.LeasedTransport)
     transport._connect()
 

@@ -65,11 +65,13 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(handle: Handler, *, connections: int = 20) -> AsyncIterator[tuple[Server, SectigoClient]]:
+async def serving(
+    handle: Handler, *, connections: int = 20, keep_alive: float = 5
+) -> AsyncIterator[tuple[Server, SectigoClient]]:
     server = Server(handle)
     listener = await asyncio.start_server(server.connected, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    config = attrs.evolve(Config.create(f"http://127.0.0.1:{port}"), connections=connections)
+    config = attrs.evolve(Config.create(f"http://127.0.0.1:{port}"), connections=connections, keep_alive=keep_alive)
     async with SectigoClient(username="ops", password="x", config=config, clock=FakeClock()) as client:
         yield server, client
     listener.close()
@@ -125,6 +127,19 @@ async def test_reads_share_a_connection_and_every_order_has_a_fresh_one() -> Non
     orders = by_path["/api/v1/batches/createSingleCertBatch"]
     assert len(set(orders)) == 2
     assert not set(orders) & set(by_path["/api/v1/devices"] + by_path["/auth/pwd"])
+
+
+@pytest.mark.parametrize(("keep_alive", "used"), [(0, 3), (60, 1)])
+async def test_how_long_an_idle_connection_is_kept(keep_alive: float, used: int) -> None:
+    async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(http(b"{}"))
+
+    async with serving(answer, keep_alive=keep_alive) as (server, client):
+        for _ in range(3):
+            await client.licenses.get()
+            await asyncio.sleep(0.01)
+
+    assert len({connection for connection, path in server.requests if path == "/api/v1/devices"}) == used
 
 
 async def test_nobody_there() -> None:
