@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cryptography
 import httpx
@@ -17,6 +18,8 @@ import typer
 
 from benchmarks import download, issuance, scale, startup, transport, waiting
 from benchmarks.figures import Figure
+
+_CHART = Path(__file__).parents[1] / "docs" / "images" / "scale.svg"
 
 
 def groups(*, quick: bool) -> Iterator[tuple[str, Callable[[], list[Figure]]]]:
@@ -26,7 +29,7 @@ def groups(*, quick: bool) -> Iterator[tuple[str, Callable[[], list[Figure]]]]:
     yield "Waiting", waiting.figures
     yield "Download", lambda: download.figures(50 if quick else 500)
     yield "Bulk issuance", lambda: issuance.figures(500 if quick else 10_000, 500, None)[0]
-    yield "Scale", lambda: scale.figures(1000 if quick else 10_000)
+    yield "Scale", lambda: scale.figures(1000 if quick else 10_000, None if quick else _CHART)
 
 
 def main() -> None:

@@ -152,7 +152,7 @@ class Phases:
         self.cpu[name] = time.process_time() - cpu
 
 
-async def issuance(server: Server, names: Sequence[str], batch_size: int, directory: Path) -> Phases:
+async def issuance(server: Server, names: Sequence[str], options: Options, directory: Path) -> Phases:
     """Issue for each name, and return how long that took."""
     phases = Phases()
     data = "\n".join(["common_name", *names]).encode()
@@ -161,7 +161,6 @@ async def issuance(server: Server, names: Sequence[str], batch_size: int, direct
         with phases.of("list and plan"):
             plan = await make_plan(client, ledger, directory, read_devices(data))
         with phases.of("run"):
-            options = Options(batch_size=batch_size)
             bulk = Issuance(client, ledger, directory, plan, options=options, trust=[server.root])
             async with aclosing(bulk.run()) as events:
                 async for _ in events:
@@ -197,7 +196,7 @@ def figures(devices: int, batch_size: int, directory: Path | None) -> tuple[list
         alone = devices / asyncio.run(signing(server, names, batch_size))
         before = server.requests()
         with tempfile.TemporaryDirectory(dir=directory) as place, counted_flushes() as flushes:
-            phases = asyncio.run(issuance(server, names, batch_size, Path(place)))
+            phases = asyncio.run(issuance(server, names, Options(batch_size=batch_size), Path(place)))
         requests = (server.requests() - before) / devices
     rate = devices / sum(phases.wall.values())
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
