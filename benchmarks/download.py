@@ -3,8 +3,8 @@
 `.venv/bin/python -m benchmarks.download [--megabytes 500]`
 
 The server, in a process of its own, sends the same piece again and again. Each side runs in a process of its own,
-too, so that its peak memory is its own. Ours sees that what came is a ZIP, makes it durable, and puts it in place
-whole; the peer writes each piece as it comes.
+too, so that its peak memory is its own. Both make the file durable. Ours sees that what came is a ZIP, keeps the disk
+off the event loop, and puts the file in place whole; the peer writes each piece as it comes.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import asyncio
 import io
 import json
 import multiprocessing
+import os
 import resource
 import tempfile
 import time
@@ -33,6 +34,8 @@ MOST_MEMORY = 16.0
 
 _MIB = 1024 * 1024
 _LOADED = pki.StagedFile
+# Whoever comes first after a file was removed has the disk's trouble with that; the best of four counts.
+_ORDER = ("ours", "stock", "stock", "ours", "ours", "stock", "stock", "ours")
 _PATH = "/api/v1/batches/24/download"
 _TOKENS = {"accessToken": "a.b.c", "refreshToken": "d.e.f"}
 
@@ -107,6 +110,8 @@ async def _stock(url: str, directory: Path) -> float:
             async with client.stream("GET", url + _PATH) as response:
                 async for piece in response.aiter_raw():
                     file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
         return time.perf_counter() - started
 
 
@@ -129,10 +134,10 @@ def _download(pipe: Connection, which: str, url: str, directory: Path) -> None:
     pipe.send(Download(seconds, peak))
 
 
-def _in_a_process(which: str, url: str) -> Download:
+def _in_a_process(which: str, url: str, place: Path | None) -> Download:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=place) as directory:
         process = context.Process(target=_download, args=(theirs, which, url, Path(directory)))
         process.start()
         found = ours.recv()
@@ -141,12 +146,16 @@ def _in_a_process(which: str, url: str) -> Download:
     return found
 
 
-def figures(size: int) -> list[Figure]:
+def figures(size: int, directory: Path | None) -> list[Figure]:
     """Download, and return the figures."""
+    found: dict[str, list[Download]] = {"ours": [], "stock": []}
     with _server(size) as url:
-        rounds = [(_in_a_process("ours", url), _in_a_process("stock", url)) for _ in range(3)]
-    we = Download(min(one.seconds for one, _ in rounds), max(one.memory for one, _ in rounds))
-    they = Download(min(one.seconds for _, one in rounds), max(one.memory for _, one in rounds))
+        for which in _ORDER:
+            found[which].append(_in_a_process(which, url, directory))
+    we, they = (
+        Download(min(one.seconds for one in found[which]), max(one.memory for one in found[which]))
+        for which in ("ours", "stock")
+    )
     return [
         Figure(
             name=f"download of {size} MB to disk",
@@ -169,7 +178,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--megabytes", type=int, default=500)
-    for figure in figures(parser.parse_args().megabytes):
+    parser.add_argument("--directory", type=Path, help="where to")
+    asked = parser.parse_args()
+    for figure in figures(asked.megabytes, asked.directory):
         print(figure)
 
 

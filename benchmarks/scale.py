@@ -51,35 +51,38 @@ async def _stalls() -> AsyncIterator[list[float]]:
         napping.cancel()
 
 
-async def _run(count: int, options: Options) -> tuple[float, float]:
+async def _run(count: int, options: Options, place: Path) -> tuple[float, float]:
     """Return the CPU seconds for each device, and the longest stall, of a run with so many."""
-    with sandbox_process(count) as server, tempfile.TemporaryDirectory() as directory:
+    with sandbox_process(count) as server:
+        directory = Path(tempfile.mkdtemp(dir=place))
         names = [f"gw{number}.example.com" for number in range(count)]
         async with _stalls() as stalls:
-            phases = await issuance(server, names, options, Path(directory))
+            phases = await issuance(server, names, options, directory)
         return sum(phases.cpu.values()) / count, max(stalls)
 
 
-def measure(most: int) -> tuple[dict[int, float], dict[int, float], float]:
+def measure(most: int, place: Path) -> tuple[dict[int, float], dict[int, float], float]:
     """Return the cost by devices, the cost by orders at once, and the longest stall with 1,000 devices."""
-    asyncio.run(_run(_DEVICES[0], Options(batch_size=500)))
+    asyncio.run(_run(_DEVICES[0], Options(batch_size=500), place))
     by_devices: dict[int, float] = {}
     stall = 0.0
     for count in _DEVICES:
         if count <= most:
-            by_devices[count], longest = asyncio.run(_run(count, Options(batch_size=500)))
+            by_devices[count], longest = asyncio.run(_run(count, Options(batch_size=500), place))
             stall = longest if count == _STALLED_AT else stall
     by_tasks = {
-        tasks: asyncio.run(_run(_ONE_BY_ONE, Options(batch_size=1, at_once=tasks)))[0]
+        tasks: asyncio.run(_run(_ONE_BY_ONE, Options(batch_size=1, at_once=tasks), place))[0]
         for tasks in _TASKS
         if most >= _STALLED_AT
     }
     return by_devices, by_tasks, stall
 
 
-def figures(most: int, chart: Path | None = None) -> list[Figure]:
+def figures(most: int, directory: Path | None, chart: Path | None = None) -> list[Figure]:
     """Measure, and return the figures."""
-    by_devices, by_tasks, stall = measure(most)
+    # All of it is removed at the end: a file system may be slow for minutes after many files were removed.
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        by_devices, by_tasks, stall = measure(most, Path(place))
     if chart is not None:
         chart.write_text(_chart(by_devices, by_tasks), encoding="utf-8")
     return [
@@ -127,9 +130,10 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--most", type=int, default=10_000, help="how many devices at most (1000 or more)")
+    parser.add_argument("--directory", type=Path, help="where the devices' folders are made, and removed again")
     parser.add_argument("--chart", type=Path, help="where the chart is written")
     asked = parser.parse_args()
-    for figure in figures(asked.most, asked.chart):
+    for figure in figures(asked.most, asked.directory, asked.chart):
         print(figure)
 
 

@@ -24,7 +24,7 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 _ERROR_BODY_LIMIT = 64 * 1024
 # Not asked for, but proxies are known to add one. Several in a row, or one that packs tighter, may be a bomb.
 _ENCODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
-_WRITE_SIZE = 1024 * 1024
+_WRITE_SIZE = 2 * 1024 * 1024
 
 
 @attrs.frozen
