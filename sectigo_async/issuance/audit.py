@@ -6,7 +6,7 @@ from pathlib import Path
 import attrs
 
 from sectigo_async.client import SectigoClient
-from sectigo_async.errors import BatchError, NoReplyError, PkiError, ServiceError
+from sectigo_async.errors import BatchError, InvalidArgumentError, NoReplyError, PkiError, ServiceError
 from sectigo_async.issuance.renewal import Renewals
 from sectigo_async.issuance.sqlite_ledger import SqliteLedger, read_ledger
 from sectigo_async.models import Batch, Order, OrderState
@@ -56,6 +56,7 @@ async def audit_ledger(
         timeout: seconds for the look at all ids; `None` for no limit.
 
     Raises:
+        InvalidArgumentError: `after` is higher than a batch of the run.
         LedgerError: there is no ledger, or it cannot be read.
         SectigoError: the service does not answer.
     """
@@ -63,6 +64,8 @@ async def audit_ledger(
     placed = [order.batch_id for order in orders if order.batch_id is not None]
     if after is None and not orders:
         return ()
+    if after is not None and placed and after >= min(placed):
+        raise InvalidArgumentError(f"batch {min(placed)} of this run is older than that", hint="give a lower id")
     batches = await client.batches.scan(
         after=_start(orders, placed) if after is None else after, highest=max(placed, default=0), timeout=timeout
     )

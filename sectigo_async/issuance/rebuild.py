@@ -81,7 +81,7 @@ async def rebuild_ledger(
         clock: time.
 
     Raises:
-        InvalidArgumentError: `after` is needed.
+        InvalidArgumentError: `after` is needed, or is not older than the run.
         BatchNotReady: nobody can tell yet whose batch one is; the ledger was not changed.
         LedgerError: the ledger cannot be read or written.
         SectigoError: the service does not answer; the ledger was not changed.
@@ -103,6 +103,10 @@ async def rebuild_ledger(
         raise InvalidArgumentError(
             f"{len(found.begun):,} devices may have been ordered, the first is {first.name}",
             hint="name a batch id that is older than the run, to look for them from there on: --after ID",
+        )
+    if after is not None and found.saved and after >= min(found.saved):
+        raise InvalidArgumentError(
+            f"batch {min(found.saved)} of this run is older than batch {after}", hint="give a lower id: --after ID"
         )
     search = _Search(client, folders, run.keys, {**found.begun, **{mark: one for mark, (_, one) in parts.items()}})
     if search.left and after is not None:

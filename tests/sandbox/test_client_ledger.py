@@ -482,3 +482,14 @@ async def test_what_did_not_pass_its_checks_is_judged_again(
 
     assert again.counts[S.DONE] == sandbox.ledger.ordered() == 6
     assert (tmp_path / "gw0.example.com" / "cert.pem").exists()
+
+
+async def test_an_id_that_is_not_older_than_the_run_is_refused(client: SectigoClient, tmp_path: Path) -> None:
+    await issue(client, tmp_path)
+    highest = max(batch.batch_id for batch in await client.batches.scan(after=0))
+    with pytest.raises(InvalidArgumentError, match="of this run is older"):
+        await audit_ledger(client, tmp_path, after=highest)
+    lose_ledger(tmp_path)
+
+    with pytest.raises(InvalidArgumentError, match="of this run is older"):
+        await rebuild(client, tmp_path, after=highest)
