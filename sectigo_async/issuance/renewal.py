@@ -20,8 +20,8 @@ from sectigo_async.files import file_errors, make_directory, sync_directory, wri
 from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.folders import Folders
 from sectigo_async.issuance.ledger import Keys
+from sectigo_async.issuance.ledger_file import DIRECTORY
 from sectigo_async.issuance.records import RECORD, UNREADABLE, Record, read_record
-from sectigo_async.issuance.sqlite_ledger import DIRECTORY
 
 LIVE = "live"
 """The link to the files in use, in the folder of a device."""

@@ -2,12 +2,9 @@
 
 import asyncio
 import json
-import os
-import re
 import sqlite3
-import tempfile
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,56 +12,34 @@ from typing import Any, TypeVar
 import attrs
 
 from sectigo_async.clock import Clock, SystemClock
-from sectigo_async.credentials.state import make_private
-from sectigo_async.errors import CredentialStoreError, LedgerDamagedError, LedgerError, LedgerInUseError
-from sectigo_async.files import sync_directory
+from sectigo_async.errors import LedgerError
 from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.group_commit import GroupCommit
-from sectigo_async.issuance.ledger import OPEN, DeviceState, Entry, Keys, Outcome, Run
+from sectigo_async.issuance.ledger import OPEN, DeviceState, Entry, Outcome, Run
+from sectigo_async.issuance.ledger_file import (
+    DIRECTORY,
+    FILE,
+    PATIENCE,
+    check_version,
+    connect,
+    is_in_use,
+    ledger_errors,
+    lock_of,
+    run_of,
+    set_aside,
+    take,
+)
 from sectigo_async.models import Order, OrderState
 from sectigo_async.threads import run_to_end
 
 T = TypeVar("T")
 
-DIRECTORY = ".sectigo-async"
-"""Where the ledger lies, in the directory of a run."""
-
-_FILE = "ledger.sqlite3"
-_LOCK = "ledger.lock"
-_VERSION = 1
-_PATIENCE = 5.0
-_SCHEMA = """
-CREATE TABLE run (
-    endpoint TEXT NOT NULL, username TEXT NOT NULL, profile_id INTEGER NOT NULL, keys TEXT NOT NULL,
-    floor INTEGER NOT NULL
-);
-CREATE TABLE orders (
-    order_id TEXT PRIMARY KEY, state TEXT NOT NULL, batch_id INTEGER, document TEXT NOT NULL, devices TEXT NOT NULL
-);
-CREATE TABLE devices (
-    position INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, document TEXT NOT NULL, state TEXT NOT NULL,
-    order_id TEXT REFERENCES orders, error TEXT NOT NULL DEFAULT '', warning TEXT NOT NULL DEFAULT '',
-    serial_number TEXT NOT NULL DEFAULT '', not_after REAL, updated REAL NOT NULL
-);
-CREATE INDEX devices_by_state ON devices (state, position);
-CREATE INDEX orders_by_batch ON orders (batch_id);
-CREATE INDEX devices_by_order ON devices (order_id);
-"""
 _ENTRY = (
     "SELECT devices.document, devices.state, devices.order_id, orders.batch_id, error, warning, serial_number,"
     " not_after, updated, key FROM devices LEFT JOIN orders USING (order_id)"
 )
 _OUTCOME = ("state", "error", "warning", "serial_number", "not_after")
 _CLEAR = "error = '', warning = '', serial_number = '', not_after = NULL"
-_NETWORK = frozenset(
-    {"9p", "afs", "ceph", "cifs", "coda", "davfs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2"}
-    | {"smb2", "smb3", "smbfs", "virtiofs"}
-    | {"fuse.ceph", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"}
-)
-_MOUNTS = Path("/proc/self/mountinfo")
-_ESCAPED = re.compile(r"\\([0-7]{3})")
-_REBUILD = "see that no other run is at work here, then make it anew: `sectigo-async ledger rebuild`"
-_ROOM = "see that there is room, and that you may write there; then run the same command again"
 
 
 class SqliteLedger:
@@ -79,7 +54,7 @@ class SqliteLedger:
     @staticmethod
     def exists(directory: Path) -> bool:
         """Say whether there is a ledger in the directory of a run."""
-        return (directory / DIRECTORY / _FILE).exists()
+        return (directory / DIRECTORY / FILE).exists()
 
     @staticmethod
     async def set_aside(directory: Path) -> Path:
@@ -89,13 +64,11 @@ class SqliteLedger:
             LedgerInUseError: another process, or another task of this one, has it.
             LedgerError: it cannot be moved.
         """
-        from filelock import FileLock
-
         place = directory / DIRECTORY
-        lock = FileLock(place / _LOCK, mode=0o600, timeout=0, thread_local=False)
+        lock = lock_of(place)
         try:
-            await run_to_end(_take, place, lock)
-            return await run_to_end(_set_aside, place)
+            await run_to_end(take, place, lock)
+            return await run_to_end(set_aside, place)
         finally:
             await run_to_end(lock.release)
 
@@ -117,15 +90,13 @@ class SqliteLedger:
             LedgerError: it is of another run, damaged, of a newer version, on a network file system, or cannot be
                 written.
         """
-        from filelock import FileLock
-
         place = directory / DIRECTORY
-        path = place / _FILE
+        path = place / FILE
         clock = clock or SystemClock()
-        lock = FileLock(place / _LOCK, mode=0o600, timeout=0, thread_local=False)
+        lock = lock_of(place)
         try:
-            await run_to_end(_take, place, lock)
-            commits = GroupCommit(lambda: _connect(path, run, floor))
+            await run_to_end(take, place, lock)
+            commits = GroupCommit(lambda: connect(path, run, floor))
             try:
                 ledger = cls(path, run, commits, clock)
                 await ledger._work(lambda _: None)
@@ -275,7 +246,7 @@ class SqliteLedger:
         return await self._work(work)
 
     async def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with _errors(self._path):
+        with ledger_errors(self._path):
             return await self._commits.run(work)
 
 
@@ -308,25 +279,17 @@ async def read_ledger(directory: Path) -> LedgerCopy:
 
 
 def _read(directory: Path) -> LedgerCopy:
-    from filelock import FileLock, Timeout
-
-    path = directory / DIRECTORY / _FILE
+    path = directory / DIRECTORY / FILE
     if not path.is_file():
         raise LedgerError(f"there is no ledger in {directory}", hint="name the directory that `issue` had as --out")
-    in_use = False
-    with _errors(path):
-        lock = FileLock(path.with_name(_LOCK), mode=0o600, timeout=0)
-        try:
-            lock.acquire()
-            lock.release()
-        except Timeout:
-            in_use = True
-        with closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)) as database:
+    with ledger_errors(path):
+        in_use = is_in_use(path.parent)
+        with closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as database:
             database.execute("PRAGMA query_only = ON")
-            if _check_version(database, path) == 0:
+            if check_version(database, path) == 0:
                 raise LedgerError(f"nothing stands in the ledger {path} yet")
             database.execute("BEGIN")
-            run, _ = _run(database)
+            run, _ = run_of(database)
             entries = tuple(map(_entry, database.execute(f"{_ENTRY} ORDER BY position")))
             query = "SELECT document, state, batch_id, order_id, devices FROM orders ORDER BY rowid"
             rows = database.execute(query).fetchall()
@@ -337,118 +300,6 @@ def _read(directory: Path) -> LedgerCopy:
                 devices_of_orders={row[3]: tuple(json.loads(row[4])) for row in rows},
                 in_use=in_use,
             )
-
-
-def _take(place: Path, lock: Any) -> None:
-    """Make the ledger's directory, and lock it."""
-    from filelock import Timeout
-
-    with _errors(place):
-        make_private(place)
-        if kind := _network_file_system(place):
-            raise LedgerError(
-                f"{place} lies on a network file system ({kind}), where a lock may not hold",
-                hint="run it in a directory on a local disk, and copy the results",
-            )
-        try:
-            lock.acquire()
-        except Timeout:
-            held = True
-        else:
-            held = False
-    if held:
-        raise LedgerInUseError(
-            f"another run is at work in {place.parent}", hint="wait for it to end, or interrupt it with Ctrl-C"
-        )
-
-
-def _set_aside(place: Path) -> Path:
-    """Move the files of a ledger to a directory of their own."""
-    with _errors(place):
-        kept = Path(tempfile.mkdtemp(prefix="damaged-", dir=place))
-        # The ledger first: without what was written to the files beside it last, it may look sound, and be too old.
-        for path in sorted(place.glob(f"{_FILE}*")):
-            path.rename(kept / path.name)
-        sync_directory(place)
-        return kept
-
-
-def _network_file_system(path: Path) -> str:
-    """Return the kind of network file system that a directory lies on; nothing where it does not, as far as known."""
-    try:
-        lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return ""
-    where = path.resolve()
-    best, kind = -1, ""
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        # Blanks are written as octal numbers, everything else as it is.
-        point = Path(_ESCAPED.sub(lambda found: chr(int(found[1], 8)), before.split(" ")[4]))
-        if where.is_relative_to(point) and len(point.parts) >= best:
-            best, kind = len(point.parts), after.split(" ")[0]
-    return kind if kind in _NETWORK else ""
-
-
-def _connect(path: Path, run: Run, floor: int) -> sqlite3.Connection:
-    with suppress(FileExistsError):
-        # Before SQLite would make it, with the mode that the umask leaves.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600))
-    database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        # An intent that is lost with the power would be an order that nobody knows of.
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute("PRAGMA fullfsync = 1")
-        _check_version(database, path)
-        database.execute("BEGIN IMMEDIATE")
-        _prepare(database, path, run, floor)
-        database.execute("COMMIT")
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _check_version(database: sqlite3.Connection, path: Path) -> int:
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version > _VERSION:
-        raise LedgerError(f"{path} was written by a newer version of sectigo-async", hint="use that version")
-    problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if problem != "ok":
-        raise LedgerDamagedError(f"the ledger {path} is damaged: {problem}", hint=_REBUILD)
-    return int(version)
-
-
-def _prepare(database: sqlite3.Connection, path: Path, run: Run, floor: int) -> None:
-    if database.execute("PRAGMA user_version").fetchone()[0] == 0:
-        for statement in filter(str.strip, _SCHEMA.split(";")):
-            database.execute(statement)
-        values = (run.endpoint, run.username, run.profile_id, run.keys.value, floor)
-        database.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?)", values)
-        database.execute(f"PRAGMA user_version = {_VERSION}")
-        return
-    before, _ = _run(database)
-    if before != run and not database.execute("SELECT 1 FROM orders UNION ALL SELECT 1 FROM devices").fetchone():
-        database.execute(
-            "UPDATE run SET endpoint = ?, username = ?, profile_id = ?, keys = ?",
-            [run.endpoint, run.username, run.profile_id, run.keys.value],
-        )
-        return
-    for name, field in (("endpoint", "endpoint"), ("user", "username"), ("profile", "profile_id"), ("keys", "keys")):
-        was, now = getattr(before, field), getattr(run, field)
-        if was != now:
-            was, now = (value.value if isinstance(value, Keys) else value for value in (was, now))
-            raise LedgerError(
-                f"{path.parent.parent} holds a run of another {name}: {was}, not {now}",
-                hint="give the same profile, keys and login as before: in another directory all is ordered anew",
-            )
-
-
-def _run(database: sqlite3.Connection) -> tuple[Run, int]:
-    row = database.execute("SELECT endpoint, username, profile_id, keys, floor FROM run").fetchone()
-    run = Run(endpoint=str(row[0]), username=str(row[1]), profile_id=int(row[2]), keys=Keys(row[3]))
-    return run, int(row[4])
 
 
 def _insert(database: sqlite3.Connection, order: Order, keys: Sequence[str]) -> None:
@@ -537,22 +388,3 @@ def _entry(row: Sequence[Any]) -> Entry:
 def _order(row: Sequence[Any]) -> Order:
     document, state, batch_id = row
     return Order.from_document(json.loads(document) | {"state": state, "batchId": batch_id})
-
-
-@contextmanager
-def _errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except CredentialStoreError as error:
-        trouble = LedgerError(f"cannot use the ledger: {error}", hint="it needs a directory of yours, mode 0700")
-    except sqlite3.OperationalError as error:
-        trouble = LedgerError(f"cannot use the ledger {path}: {error}", hint=_ROOM)
-    except sqlite3.ProgrammingError as error:
-        trouble = LedgerError(f"cannot use the ledger {path}: {error}", hint="it was closed")
-    except (sqlite3.Error, ValueError, TypeError, KeyError, OverflowError) as error:
-        trouble = LedgerDamagedError(f"the ledger {path} is damaged: {error}", hint=_REBUILD)
-    except OSError as error:
-        trouble = LedgerError(f"cannot use the ledger {path}: {error.strerror or error}", hint=_ROOM)
-    else:
-        return
-    raise trouble

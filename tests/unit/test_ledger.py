@@ -23,8 +23,8 @@ from sectigo_async.issuance import (
     Run,
     SqliteLedger,
     group_commit,
+    ledger_file,
     read_ledger,
-    sqlite_ledger,
 )
 from sectigo_async.models import Order, OrderKind
 from sectigo_async.testing import LedgerContract
@@ -273,7 +273,7 @@ async def test_a_network_file_system_is_refused(
         f"92 22 0:51 / {escaped}-not rw - nfs server:/other rw",
     )
     mounts.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    monkeypatch.setattr(sqlite_ledger, "_MOUNTS", mounts)
+    monkeypatch.setattr(ledger_file, "_MOUNTS", mounts)
 
     error = await refused(share / "run")
 
