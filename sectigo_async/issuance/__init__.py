@@ -18,12 +18,14 @@ anything, go on where the run stopped; docs/bulk.md says what is guaranteed, and
 from sectigo_async.files import Access
 from sectigo_async.issuance.audit import Finding, audit_ledger, ledgers_of
 from sectigo_async.issuance.devices import Device, DeviceList, LineProblem, device_key, read_devices
+from sectigo_async.issuance.events import Event, EventKind
 from sectigo_async.issuance.ledger import DeviceState, Entry, Keys, Ledger, Outcome, Run
+from sectigo_async.issuance.options import Options
 from sectigo_async.issuance.plan import Plan, make_plan
 from sectigo_async.issuance.rebuild import Rebuilt, rebuild_ledger
 from sectigo_async.issuance.renewal import Installed, Renewals, Superseded
 from sectigo_async.issuance.report import write_reports
-from sectigo_async.issuance.runner import Event, EventKind, Issuance, Options
+from sectigo_async.issuance.runner import Issuance
 from sectigo_async.issuance.sqlite_ledger import LedgerCopy, SqliteLedger, read_ledger
 
 __all__ = [

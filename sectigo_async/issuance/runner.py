@@ -5,15 +5,11 @@ ordered. Whatever happens, the ledger knows it first, so that a run that ends an
 """
 
 import asyncio
-import enum
-import math
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from sectigo_async.client import SectigoClient
 from sectigo_async.clock import Clock, SystemClock
@@ -32,11 +28,13 @@ from sectigo_async.errors import (
     UnexpectedReplyError,
     WrongPasswordError,
 )
-from sectigo_async.files import PRIVATE, Access
+from sectigo_async.issuance.backlog import PILOT, Backlog
 from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.doubt import Doubt
+from sectigo_async.issuance.events import Event, EventKind
 from sectigo_async.issuance.folders import Batched, Folders, judge_again, save, sweep
 from sectigo_async.issuance.ledger import DeviceState, Entry, Intent, Keys, Ledger, Outcome
+from sectigo_async.issuance.options import Options
 from sectigo_async.issuance.pace import Pace
 from sectigo_async.issuance.plan import Plan, balance_of, parameters_of
 from sectigo_async.models import Batch, Order, OrderState, Reconciliation
@@ -47,80 +45,12 @@ from sectigo_async.waiting import Schedule, Verdict, failed, verdict
 if TYPE_CHECKING:
     from cryptography import x509
 
-_PILOT = 25
-_BATCH = 500
 _GRACE = 30.0
 _DOWNLOADS = 3
 _LOOK_LIMIT = 600.0
-_LONGEST = 366 * 86400.0
 _TROUBLES = (NoReplyError, RateLimitError, ServerError)
 
 _Job = Coroutine[Any, Any, None]
-
-
-class EventKind(enum.Enum):
-    """What happened in a run."""
-
-    ORDERED = "ordered"
-    REFUSED = "refused"
-    OUTCOME_UNKNOWN = "outcome unknown"
-    FOUND = "found"
-    NOT_ORDERED = "not ordered"
-    READY = "ready"
-    SAVED = "saved"
-    FAILED = "failed"
-    TROUBLE = "trouble"
-    STOPPED = "stopped"
-
-
-@attrs.frozen(kw_only=True)
-class Event:
-    """Something that happened in a run.
-
-    Attributes:
-        kind: what.
-        text: the same in words, in one line.
-        devices: the names of the devices that it happened to.
-        batch_id: the batch, where it is about one.
-        counts: how many devices are in each state now.
-    """
-
-    kind: EventKind
-    text: str
-    devices: tuple[str, ...] = ()
-    batch_id: int | None = None
-    counts: Mapping[DeviceState, int]
-
-
-def _seconds(_: object, field: "attrs.Attribute[Any]", value: float | None) -> None:
-    if value is not None and not 0 <= value <= _LONGEST:
-        raise InvalidArgumentError(f"{field.name} is {value:g}, and not a number of seconds up to {_LONGEST:,.0f}")
-
-
-@attrs.frozen(kw_only=True)
-class Options:
-    """How a run goes about it.
-
-    Attributes:
-        batch_size: how many CSRs go into one order (1 or more). When not given: 25 until one batch has succeeded,
-            then 500.
-        at_once: how many things are under way at once at most (1 or more); fewer while the service is troubled.
-        most_open: how many devices are ordered and not saved at most (1 or more).
-        settle: seconds after which a request that was sent has surely run, if it ever does.
-        resubmit: order again where the outcome of an order is unknown, the settle time has passed and nothing fits,
-            although nothing proves that it was not placed. It may be paid for twice.
-        timeout: seconds that a batch is waited for, and that the service may be out of reach; what is not ready then
-            is left for the next run. `None` for no limit.
-        access: who may read what is written.
-    """
-
-    batch_size: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
-    at_once: int = attrs.field(default=20, validator=attrs.validators.ge(1))
-    most_open: int = attrs.field(default=2000, validator=attrs.validators.ge(1))
-    settle: float = attrs.field(default=900.0, validator=_seconds)
-    resubmit: bool = False
-    timeout: float | None = attrs.field(default=3600.0, validator=_seconds)
-    access: Access = PRIVATE
 
 
 class Issuance:
@@ -175,9 +105,6 @@ class Issuance:
         self._pace = Pace(self._clock, self._options.at_once)
         self._schedule = Schedule(self._clock)
         self._doubt = Doubt(self._clock, self._options.settle)
-        self._planned: deque[Device] = deque()
-        self._chunks: deque[list[Device]] = deque()
-        self._ordering = 0
         self._awaited: set[int] = set()
         self._ready: deque[int] = deque()
         self._downloads: Counter[int] = Counter()
@@ -189,6 +116,7 @@ class Issuance:
         self._trouble: SectigoError | None = None
         self.counts: Counter[DeviceState] = Counter()
         self.halted = ""
+        self._backlog = Backlog(self._options, ledger.run.keys, self.counts, self._doubt)
 
     @property
     def parked(self) -> tuple[Order, ...]:
@@ -261,7 +189,7 @@ class Issuance:
         ]
         await self._ledger.retry(again)
         self.counts.update(await self._ledger.counts())
-        self._planned.extend(self._plan.devices)
+        self._backlog.add(self._plan.devices)
         for order in await self._ledger.orders():
             if order.state is OrderState.UNKNOWN:
                 self._doubt.add(order)
@@ -283,7 +211,8 @@ class Issuance:
 
     async def _end(self) -> None:
         """Count anew: what was cut short knows nothing of what became of it."""
-        self.counts = Counter(await self._ledger.counts())
+        self.counts.clear()
+        self.counts.update(await self._ledger.counts())
         for order in await self._ledger.orders():
             if order.state is OrderState.UNKNOWN:
                 self._doubt.add(order)
@@ -306,9 +235,7 @@ class Issuance:
             self._doubt.look()
             return self._reconcile()
         if self._order_pause() == 0:
-            chunk = self._chunk()
-            self._ordering += len(chunk)
-            return self._order(chunk)
+            return self._order(self._backlog.take())
         return None
 
     def _pause(self) -> float | None:
@@ -328,36 +255,7 @@ class Issuance:
 
     def _order_pause(self) -> float | None:
         """Return the seconds until the next order is placed; `None` where none is, as things stand."""
-        remaining = len(self._chunks) + math.ceil(len(self._planned) / self._size)
-        if self.halted or not remaining:
-            return None
-        settles_in = self._doubt.settles_in()
-        # Sent later, the last order proves what became of those of unknown outcome.
-        bears_witness = remaining == 1 and not self._options.resubmit
-        if settles_in is not None and (bears_witness or self._is_pilot):
-            return settles_in
-        size = len(self._chunks[0]) if self._chunks else min(self._size, len(self._planned))
-        most = _PILOT if self._is_pilot else self._options.most_open
-        is_open = self._ordering + self.counts[DeviceState.ORDERED]
-        return None if is_open and is_open + size > most else 0.0
-
-    def _chunk(self) -> list[Device]:
-        """Return the devices to order next."""
-        if self._chunks:
-            return self._chunks.popleft()
-        return [self._planned.popleft() for _ in range(min(self._size, len(self._planned)))]
-
-    @property
-    def _is_pilot(self) -> bool:
-        """Whether nothing has succeeded yet, so that little is ordered at once, unless somebody says how much."""
-        return self._options.batch_size is None and self.counts[DeviceState.DONE] == 0
-
-    @property
-    def _size(self) -> int:
-        """How many devices go into one order."""
-        if self._ledger.run.keys is Keys.SERVER:
-            return 1
-        return self._options.batch_size or (_PILOT if self._is_pilot else _BATCH)
+        return None if self.halted else self._backlog.pause()
 
     async def _rest(self, running: Iterable["asyncio.Task[None]"], pause: float | None) -> None:
         """Wait until a job is done, something is due, or somebody says stop."""
@@ -415,7 +313,7 @@ class Issuance:
         except BadRequestError as error:
             await self._refuse(chunk, error)
         except _TROUBLES as error:
-            self._planned.extendleft(reversed(chunk))
+            self._backlog.put_back(chunk)
             self._troubled(error)
         else:
             self._move(len(chunk), DeviceState.PLANNED, DeviceState.ORDERED)
@@ -423,7 +321,7 @@ class Issuance:
             self._tell(EventKind.ORDERED, f"batch {batch.batch_id}: {len(chunk)} ordered", names, batch.batch_id)
             self._went_well()
         finally:
-            self._ordering -= len(chunk)
+            self._backlog.ordered(chunk)
 
     async def _place(self, chunk: Sequence[Device]) -> Batch:
         """Make what must be durable before the order, and send it."""
@@ -449,7 +347,7 @@ class Issuance:
         """Cope with an order that the service refuses: nothing was ordered by it."""
         left = await balance_of(self._client, self._ledger.run.profile_id)
         if left is not None and left < len(chunk):
-            self._planned.extendleft(reversed(chunk))
+            self._backlog.put_back(chunk)
             if not self.halted:
                 self.halted = f"{len(chunk)} licences are needed for the next order, and {left} are left"
                 self._tell(EventKind.STOPPED, self.halted)
@@ -457,7 +355,8 @@ class Issuance:
         if len(chunk) > 1:
             # One bad request spoils an upload; the others are none the worse.
             middle = len(chunk) // 2
-            self._chunks.extend([list(chunk[:middle]), list(chunk[middle:])])
+            self._backlog.add_chunk(chunk[:middle])
+            self._backlog.add_chunk(chunk[middle:])
             return
         (device,) = chunk
         await self._ledger.refuse({device.key: str(error)})
@@ -467,7 +366,7 @@ class Issuance:
 
     def _note_failures(self, count: int) -> None:
         self._failures += count
-        if self._failures >= _PILOT and self.counts[DeviceState.DONE] == 0 and not self.halted:
+        if self._failures >= PILOT and self.counts[DeviceState.DONE] == 0 and not self.halted:
             self.halted = f"none of the first {self._failures} devices succeeded"
             self._tell(EventKind.STOPPED, self.halted)
 
@@ -608,7 +507,7 @@ class Issuance:
         else:
             self._move(len(keys), DeviceState.UNKNOWN, DeviceState.PLANNED)
             entries = {entry.device.key: entry.device for entry in await self._ledger.entries({DeviceState.PLANNED})}
-            self._chunks.append([entries[key] for key in keys])
+            self._backlog.add_chunk([entries[key] for key in keys])
             self._tell(EventKind.NOT_ORDERED, f"{order.subject}: {result.reason}", keys)
 
     def _move(self, count: int, before: DeviceState, after: DeviceState) -> None:
