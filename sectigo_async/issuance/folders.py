@@ -38,6 +38,7 @@ from sectigo_async.pki import (
     read_requests,
     safe_name,
 )
+from sectigo_async.pki.certificates import NO_PATH, NOT_VALID
 from sectigo_async.secrets import Secret
 
 _KEY = "privkey.pem"
@@ -47,6 +48,7 @@ _BUNDLE = "bundle.p12"
 REPORTS = frozenset({"results.csv", "errors.csv"})
 """Files beside the folders, which no folder may stand in the way of."""
 
+_OURS = (_KEY, "cert.pem", "fullchain.pem", RECORD)
 _ARCHIVE = re.compile(r"(\d+)\.zip")
 
 
@@ -65,7 +67,8 @@ class Folders:
     def of(self, device: Device) -> Path:
         """Return the folder of a device; no two devices share one, and none has the name of a report."""
         name = safe_name(device.key)
-        return self.directory / (safe_name(f"{name}/") if name in REPORTS else name)
+        # With a character that no other folder has in its name.
+        return self.directory / (f"{name}+" if name in REPORTS else name)
 
     def is_issued(self, device: Device) -> bool:
         """Say whether a certificate lies in the folder of a device.
@@ -87,17 +90,18 @@ class Folders:
         with file_errors(folder):
             if not folder.is_dir():
                 return False
-            return bool(device.request) or any((folder / name).exists() for name in (_KEY, _PASSWORD, RECORD))
+            return bool(device.request) or any((folder / name).exists() for name in (*_OURS, _BUNDLE, _PASSWORD))
 
     def is_whole(self, device: Device) -> bool:
-        """Say whether a certificate lies in the folder of a device, and its key.
+        """Say whether all that belongs to a certificate lies in the folder of a device, its key included.
 
         Raises:
             FileError: that cannot be found out.
         """
         folder = self.of(device)
         with file_errors(folder):
-            return (folder / RECORD).exists() and (bool(device.request) or (folder / _KEY).exists())
+            needed = [name for name in _OURS if name != _KEY or not device.request]
+            return all((folder / name).exists() and (folder / name).stat().st_size for name in needed)
 
     def saved(self, device: Device, trust: Sequence[x509.Certificate] | None = None) -> tuple[Record, Outcome]:
         """Return what the certificate in the folder of a device was ordered with, and judge it anew.
@@ -272,23 +276,35 @@ def save(folders: Folders, batched: Batched, archive: Archive) -> dict[str, Outc
     brought: list[tuple[Device, IssuedCertificate]] = []
     missing: list[Device] = []
     for device in batched.devices:
-        key = folders.key_sha256(device)
+        key = _key_of(folders, device)
         one = None if key is None else by_key.pop(key, None)
         if one is None:
             missing.append(device)
         else:
             brought.append((device, attrs.evolve(one, key_match=True)))
     outcomes: dict[str, Outcome] = {}
-    by_name = {one.common_name.casefold(): one for one in by_key.values()}
+    by_name: dict[str, list[IssuedCertificate]] = {}
+    for one in by_key.values():
+        by_name.setdefault(one.common_name.casefold(), []).append(one)
     for device in missing:
         foreign = by_name.get(device.common_name.casefold())
-        if foreign is None:
+        if not foreign:
             error = f"batch {batched.batch_id} brought no certificate for its key"
             outcomes[device.key] = Outcome(state=DeviceState.FAILED, error=error)
         else:
-            match = None if folders.key_sha256(device) is None else False
-            brought.append((device, attrs.evolve(foreign, key_match=match)))
+            match = None if _key_of(folders, device) is None else False
+            brought.append((device, attrs.evolve(foreign.pop(), key_match=match)))
     return outcomes | _save(folders, batched, brought)
+
+
+def _key_of(folders: Folders, device: Device) -> str | None:
+    """Return what tells the key of a device; nothing where it is gone, or damaged: others are saved all the same."""
+    try:
+        return folders.key_sha256(device)
+    except FileError:
+        raise
+    except PkiError:
+        return None
 
 
 def _save_with_key(folders: Folders, batched: Batched, device: Device, archive: Archive) -> dict[str, Outcome]:
@@ -314,6 +330,8 @@ def judge_again(
     """Judge anew what was saved and did not pass its checks; return those that pass them now, by `Device.key`."""
     outcomes: dict[str, Outcome] = {}
     for entry in entries:
+        if trust is None and any(words in entry.error for words in (NO_PATH, NOT_VALID)):
+            continue  # A root was given that it does not lead to: to give none proves nothing.
         with suppress(FileError, PkiError, ValueError):
             if not folders.is_issued(entry.device) and entry.batch_id is not None and run.keys is Keys.SERVER:
                 _open_again(folders, run, entry.device, entry.batch_id)
@@ -384,7 +402,7 @@ def _judge(device: Device, issued: IssuedCertificate) -> tuple[list[str], list[s
     wanted = {name.lower() for name in device.dns_names}
     problems = []
     if issued.key_match is None:
-        problems.append("its private key is gone: put it back")
+        problems.append("its private key is gone or damaged: put it back")
     elif not issued.key_match:
         problems.append("its certificate is for another key")
     if missing := sorted(wanted - found):

@@ -214,10 +214,11 @@ def with_requests(
 
     read: list[Device] = []
     problems: list[LineProblem] = []
+    by_csr = {device.csr: device for device in (known or {}).values() if device.csr}
     lines: dict[str, int] = {}
     for device in devices:
         try:
-            earlier = (known or {}).get(device.key)
+            earlier = (known or {}).get(device.key) or by_csr.get(str((base / (device.csr or "")).absolute()))
             if earlier is not None and earlier.request and device.csr and not (base / device.csr).exists():
                 one = attrs.evolve(earlier, line=device.line)
             else:
@@ -342,7 +343,7 @@ def _begun_before(devices: Sequence[Device], known: Mapping[str, Entry], folders
         what = f"{device.name}: the ledger does not know what lies in {folders.of(device)}"
         if device.key not in known and folders.is_begun(device):
             way_out = ", and it may have been paid for: `sectigo-async ledger rebuild` makes it known"
-        elif device.key in known and folders.is_issued(device) and known[device.key].state is DeviceState.PLANNED:
+        elif device.key in known and folders.is_issued(device) and known[device.key].state in OPEN:
             way_out = ": it is older than that, put the newer one back, or use `sectigo-async ledger rebuild`"
         else:
             continue

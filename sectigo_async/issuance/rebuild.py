@@ -8,7 +8,7 @@ nothing is found never proves that nothing was ordered.
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -19,7 +19,7 @@ from sectigo_async.clock import Clock, SystemClock
 from sectigo_async.errors import BatchFailed, FileError, InvalidArgumentError, PkiError, WrongPasswordError
 from sectigo_async.issuance.devices import Device, DeviceList, LineProblem
 from sectigo_async.issuance.folders import Folders
-from sectigo_async.issuance.ledger import DeviceState, Keys, Ledger, Outcome, Run
+from sectigo_async.issuance.ledger import OPEN, DeviceState, Keys, Ledger, Outcome, Run
 from sectigo_async.issuance.plan import with_requests
 from sectigo_async.issuance.records import RECORD, Record
 from sectigo_async.models import Batch, Order, OrderKind
@@ -27,8 +27,6 @@ from sectigo_async.models.order import readable_part, readable_part_of
 from sectigo_async.pki import Archive
 
 _MOST_NAMES = 3
-# What was ordered once must never count as ordered later than another order, by whatever clock.
-_SLACK = timedelta(hours=26)
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 _Marked = Mapping[str, Device]
@@ -90,9 +88,7 @@ async def rebuild_ledger(
     known = {entry.device.key: entry.state for entry in await ledger.entries()}
     devices, problems = await asyncio.to_thread(with_requests, listed.devices, base or Path(), run.keys)
     strangers = [
-        one
-        for one in devices
-        if one.key not in known or (known[one.key] is DeviceState.PLANNED and folders.is_issued(one))
+        one for one in devices if one.key not in known or (known[one.key] in OPEN and folders.is_issued(one))
     ]
     found = await asyncio.to_thread(_look, folders, run, strangers, trust)
     parts = await _parts(ledger)
@@ -164,6 +160,11 @@ def _look(folders: Folders, run: Run, devices: Iterable[Device], trust: Sequence
                 found.untouched += 1
                 continue
             mark = _mark(folders, run.keys, device)
+        except (FileError, PkiError, ValueError) as error:
+            problem = f"{device.name}: {folders.of(device)}: {error}"
+            found.problems.append(LineProblem(line=device.line, message=problem))
+            continue
+        try:
             if not folders.is_issued(device):
                 found.begun[mark] = device
                 continue
@@ -187,8 +188,10 @@ def _mark(folders: Folders, keys: Keys, device: Device) -> str:
         ValueError: that is gone.
     """
     mark = folders.key_sha256(device) if keys is Keys.LOCAL else device.key
+    if mark is None and folders.known_password(device) is not None:
+        raise ValueError("there is a PKCS#12 password, and no key: give --keys server")
     if mark is None:
-        raise ValueError("its private key is gone")
+        raise ValueError("its private key is gone: put it back, or order anew for a device with an id of its own")
     return mark
 
 
@@ -294,7 +297,7 @@ class _Adoption:
             return
         made = batch.creation_date if batch else None
         name = batch.batch_name if batch else ""
-        order = self._order(devices, sent_at=made - _SLACK if made else _LONG_AGO, batch_name=name)
+        order = self._order(devices, sent_at=made or _LONG_AGO, batch_name=name)
         await self._ledger.adopt(order.placed(batch_id), list(devices.values()), outcomes)
         for device in devices.values():
             outcome = outcomes.get(device.key)

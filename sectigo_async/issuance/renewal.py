@@ -159,7 +159,7 @@ class Renewals:
         folder = folder or self.directory / device.name
         if not (staged / RECORD).is_file():
             return None
-        if not (folder / RECORD).is_file():
+        if not (folder / RECORD).is_file() or not _holds(folder, device.key):
             raise FileError(
                 f"{folder} is gone: the renewed certificate stays in {staged}",
                 hint="put the folder back, or move the files to where you need them",
@@ -293,6 +293,17 @@ def _number_in_use(folder: Path) -> int:
     if not (folder / target / RECORD).is_file():
         raise ValueError(f"the link {LIVE} leads to {target}, which is gone: turn it to one that is there")
     return int(found[1])
+
+
+def _holds(folder: Path, key: str) -> bool:
+    """Say whether a certificate that a renewal takes the place of lies in the folder of a device."""
+    for number in _numbers(folder):
+        try:
+            if read_record(_generation(folder, number)).serial_number.lower() == key:
+                return True
+        except UNREADABLE:
+            continue
+    return False
 
 
 def _is_sound(generation: Path) -> bool:

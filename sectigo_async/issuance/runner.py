@@ -507,7 +507,10 @@ class Issuance:
         else:
             self._move(len(keys), DeviceState.UNKNOWN, DeviceState.PLANNED)
             entries = {entry.device.key: entry.device for entry in await self._ledger.entries({DeviceState.PLANNED})}
-            self._backlog.add_chunk([entries[key] for key in keys])
+            # Who has left the list meanwhile is not ordered for.
+            listed = {device.key for device in (*self._plan.devices, *self._plan.unknown)}
+            if chunk := [entries[key] for key in keys if key in listed]:
+                self._backlog.add_chunk(chunk)
             self._tell(EventKind.NOT_ORDERED, f"{order.subject}: {result.reason}", keys)
 
     def _move(self, count: int, before: DeviceState, after: DeviceState) -> None:

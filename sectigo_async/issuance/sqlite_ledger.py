@@ -198,7 +198,8 @@ class SqliteLedger:
 
         def work(database: sqlite3.Connection) -> None:
             _insert(database, order, tuple(device.key for device in devices))
-            query = f"DELETE FROM devices WHERE key = ? AND state = '{DeviceState.PLANNED.value}'"  # noqa: S608 - of constants
+            states = ", ".join(f"'{one.value}'" for one in OPEN)
+            query = f"DELETE FROM devices WHERE key = ? AND state IN ({states})"  # noqa: S608 - of constants
             database.executemany(query, [[device.key] for device in devices])
             _add(database, rows, self._clock.time())
 

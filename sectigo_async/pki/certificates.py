@@ -21,6 +21,11 @@ from sectigo_async.pki.protection import Pkcs12, Protection, with_strong_mac
 from sectigo_async.pki.zips import MEMBER_SIZE
 from sectigo_async.secrets import Secret
 
+NO_PATH = "no path to a trusted root"
+"""How the detail of a `ChainCheck` begins that failed for want of a root."""
+NOT_VALID = "the certificate is not valid at this time"
+"""The detail of a `ChainCheck` that failed by its dates."""
+
 _LONGEST_CHAIN = 8
 _MOST_OF_ONE_NAME = 16
 _ROUNDS = 600_000
@@ -350,9 +355,9 @@ def find_path(
     if not anchors:
         return ChainCheck(ChainStatus.NOT_PINNED), ()
     if not certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc:
-        return ChainCheck(ChainStatus.FAILED, "the certificate is not valid at this time"), ()
+        return ChainCheck(ChainStatus.FAILED, NOT_VALID), ()
     try:
         path = _policy(anchors, moment).verify(certificate, list(intermediates)).chain
     except (verification.VerificationError, ValueError) as error:
-        return ChainCheck(ChainStatus.FAILED, f"no path to a trusted root: {error}"), ()
+        return ChainCheck(ChainStatus.FAILED, f"{NO_PATH}: {error}"), ()
     return ChainCheck(ChainStatus.VERIFIED), path

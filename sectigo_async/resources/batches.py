@@ -44,7 +44,7 @@ from sectigo_async.models import (
     Reconciliation,
     ReportedStatus,
 )
-from sectigo_async.models.order import unique_name
+from sectigo_async.models.order import readable_part_of, unique_name
 from sectigo_async.resources.reconciling import Reconciler
 from sectigo_async.resources.walking import Walk
 from sectigo_async.secrets import Secret
@@ -270,6 +270,14 @@ class Batches:
     async def _misfit(self, order: Order, batch_id: int, timeout: Timeout) -> str:
         """Return why a batch cannot be that of an order; nothing where it can."""
         batch = await self.get(batch_id, timeout=timeout)
+        if batch_id <= order.after:
+            return "it is older"
+        others = [one for one in await self._journal.orders() if one.batch_id == batch_id]
+        if others and (order.size or order.kind is OrderKind.CREATE):
+            return f"it is that of order {others[0].order_id}"
+        if not order.size and order.kind is OrderKind.CREATE:
+            begins = readable_part_of(batch.batch_name) == order.batch_name
+            return "" if begins else f"its name is {batch.batch_name!r}"
         if order.size and batch.size not in {0, order.size}:
             return f"it is for {batch.size} certificates"
         if order.unique_name and batch.batch_name not in {"", order.batch_name}:

@@ -110,7 +110,7 @@ class Reconciler:
     def _range(self, order: Order) -> range:
         """Return the ids that may be an order's."""
         first = order.after + 1
-        later = [number for number, other in self._placed.items() if other.sent_at > order.sent_at]
+        later = [number for number, other in self._placed.items() if other.sent_at > order.sent_at and other.size]
         if order.after == 0 and later:
             # Nothing was known then; since, the nearest later order tells about where it must be.
             first = max(1, min(later) - self._scan)
@@ -132,7 +132,7 @@ class Reconciler:
         later = [
             number
             for number, other in self._placed.items()
-            if other.sent_at >= order.sent_at + self._settle and number > order.after
+            if other.sent_at >= order.sent_at + self._settle and number > order.after and other.size
         ]
         return min(later, default=None)
 
@@ -170,7 +170,8 @@ class Reconciler:
 
     async def _missing(self, order: Order, walk: Walk, began: datetime) -> Reconciliation:
         """Conclude what may be concluded from an order that no batch fits."""
-        witness = self._witness(order)
+        # Where to look for an order of which only a device is left, a person said: that proves nothing.
+        witness = self._witness(order) if order.size else None
         reason = self._doubt(order, walk, witness, began)
         provable = witness is not None and order.after > 0
         if reason and (provable or not self._is_exhausted(order, walk, began)):
@@ -220,7 +221,8 @@ class Reconciler:
             except (ServiceError, NoReplyError) as error:
                 return f"a search for {name} failed: {error}"
             dates = [item.creation_date for item in found.items]
-            if any(date is None or date >= order.sent_at - _SLACK for date in dates):
+            # When an order was sent of which only a device is left, nobody knows.
+            if any(date is None or date >= order.sent_at - _SLACK or not order.size for date in dates):
                 return f"there is a certificate for {name} of about that time, and nobody can tell of which batch"
         return ""
 

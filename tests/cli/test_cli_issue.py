@@ -296,12 +296,14 @@ def test_a_line_that_left_the_list_is_no_burden(bulk: Run, tmp_path: Path) -> No
 
 
 def test_a_device_may_have_the_name_of_a_report(bulk: Run, tmp_path: Path) -> None:
-    (tmp_path / "d.csv").write_text("id,common_name\nresults.csv,r.example.com\nerrors.csv,e.example.com\n")
+    (tmp_path / "d.csv").write_text(
+        "id,common_name\nresults.csv,r.example.com\nresults.csv/,s.example.com\nerrors.csv,e.example.com\n"
+    )
 
     result = bulk("issue", "d.csv", "-p", "42", "--out", "c")
 
-    assert (result.returncode, json.loads(result.stdout)["done"]) == (0, 2), result.stderr
-    assert len(rows(tmp_path / "c" / "results.csv")) == 2
+    assert (result.returncode, json.loads(result.stdout)["done"]) == (0, 3), result.stderr
+    assert len({row["folder"] for row in rows(tmp_path / "c" / "results.csv")}) == 3
 
 
 def test_files_that_are_gone_since_are_told(bulk: Run, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_what_cannot_be_rebuilt_is_said(service: Service, tmp_path: Path) -> Non
 
     assert result.returncode == other.returncode == 2
     assert "line 3: gw1.example.com: certs/gw1.example.com: " in result.stderr
-    assert "nothing was changed" in result.stderr
+    assert "mend these and run the same command again" in result.stderr
     assert "ordered with another profile: give what it was" in other.stderr
 
 

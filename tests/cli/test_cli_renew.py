@@ -308,3 +308,30 @@ def test_a_renewal_of_unknown_outcome_is_found_and_a_lost_ledger_of_renewals_mad
     result = bulk("renew", "c", *SOON, *QUICK)
 
     assert (result.returncode, licenses(bulk)) == (0, 6), result.stderr
+
+
+def test_a_renewal_goes_to_no_folder_of_another_device(bulk: Run, tmp_path: Path) -> None:
+    strike(bulk, LAG)
+    assert bulk("renew", "c", *SOON, *QUICK, "--timeout", "0.5").returncode == 8
+    strike(bulk)
+    (tmp_path / "c" / "gw1.example.com").rename(tmp_path / "elsewhere")
+    shutil.copytree(tmp_path / "c" / "gw3.example.com", tmp_path / "c" / "gw1.example.com", symlinks=True)
+
+    result = bulk("renew", "c", *QUICK)
+
+    assert result.returncode == 5, result.stderr
+    assert "gw1.example.com is gone: the renewed certificate stays in " in result.stderr
+    assert certificate(tmp_path / "c/gw1.example.com/live") == certificate(tmp_path / "c/gw3.example.com")
+    assert link(tmp_path / "c" / "gw3.example.com") == "generation-2"
+
+
+def test_a_copy_takes_no_renewal_from_the_original(bulk: Run, tmp_path: Path) -> None:
+    strike(bulk, LAG)
+    assert bulk("renew", "c", *SOON, *QUICK, "--timeout", "0.5").returncode == 8
+    strike(bulk)
+    shutil.copytree(tmp_path / "c" / "gw1.example.com", tmp_path / "c" / "gw1.example.com.bak", symlinks=True)
+
+    assert bulk("renew", "c", *QUICK).returncode == 0
+
+    assert link(tmp_path / "c" / "gw1.example.com") == "generation-2"
+    assert link(tmp_path / "c" / "gw1.example.com.bak") == "."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from cryptography import x509
 
 from sectigo_async import Secret, SectigoClient
 from sectigo_async.errors import BatchNotReady, InvalidArgumentError, LedgerDamagedError
@@ -170,7 +171,7 @@ async def test_devices_of_one_name_are_told_apart(client: SectigoClient, sandbox
 
 
 @pytest.mark.parametrize("keys", list(Keys))
-async def test_what_is_not_found_stays_unknown_until_a_later_order_proves_it(
+async def test_what_is_not_found_stays_unknown_until_a_person_decides(
     client: SectigoClient, tmp_path: Path, keys: Keys
 ) -> None:
     await issue(client, tmp_path / "elsewhere", keys=keys, data=LIST.replace(b"gw", b"other"))
@@ -191,7 +192,8 @@ async def test_what_is_not_found_stays_unknown_until_a_later_order_proves_it(
     await issue(client, here, keys=keys, stop_at=EventKind.SAVED)
     async with SqliteLedger.open(here, run_of(client, keys)) as ledger:
         (result,) = await client.batches.under(ledger).reconcile(settle=0.3)
-    assert result.order.state is OrderState.NOT_ORDERED, result.reason
+        assert result.order.state is OrderState.UNKNOWN, "where to look from, a person said: that proves nothing"
+        await client.batches.under(ledger).decide(result.order, None)
     assert (await states(here))["gw0.example.com"] is S.PLANNED
 
 
@@ -493,3 +495,71 @@ async def test_an_id_that_is_not_older_than_the_run_is_refused(client: SectigoCl
 
     with pytest.raises(InvalidArgumentError, match="of this run is older"):
         await rebuild(client, tmp_path, after=highest)
+
+
+async def test_a_failure_of_an_older_ledger_is_not_ordered_again(
+    client: SectigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """It was ordered since: its certificate lies there."""
+    await issue(client, tmp_path)
+    lose_ledger(tmp_path)
+    async with SqliteLedger.open(tmp_path, run_of(client, Keys.LOCAL)) as ledger:
+        devices = read_devices(LIST).devices
+        await ledger.amend(new=devices)
+        await ledger.refuse({devices[0].key: "refused"})
+        plan = await make_plan(client, ledger, tmp_path, read_devices(LIST), retry_failed=True)
+        assert [problem.line for problem in plan.problems] == [2, 3, 4, 5, 6, 7]
+
+    rebuilt = await rebuild(client, tmp_path)
+
+    assert dict(rebuilt.states) == {S.DONE: 6}
+    assert sandbox.ledger.ordered() == 6
+
+
+async def test_who_left_the_list_is_not_ordered_for(client: SectigoClient, sandbox: Sandbox, tmp_path: Path) -> None:
+    """Even where it turns out that an order for it was not placed."""
+    sandbox.faults.replace([FaultRule(route=UPLOAD, fault=Fault.CUT_BEFORE, times=1)])
+    old = LIST[: LIST.index(b"gw1")]
+    await issue(client, tmp_path, data=old, stop_at=EventKind.OUTCOME_UNKNOWN)
+    async with SqliteLedger.open(tmp_path, run_of(client, Keys.LOCAL)) as ledger:
+        (order,) = await ledger.orders()
+        assert order.state is OrderState.UNKNOWN
+    await issue(client, tmp_path, data=LIST.replace(b"gw0", b"new"))
+
+    states_now = await states(tmp_path)
+    assert states_now["gw0.example.com"] in {S.UNKNOWN, S.PLANNED}
+    assert sandbox.ledger.ordered() == 6
+
+
+async def test_two_of_one_name_keep_a_certificate_each_while_their_keys_are_away(
+    client: SectigoClient, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    data = b"id,common_name,serialNumber\n" + b"".join(b"%d,gw.example.com,SN-0001\n" % one for one in range(2))
+    sandbox.faults.replace([FaultRule(route="GET /api/v1/batches/{id}/download", fault=Fault.ERROR_BEFORE)])
+    await issue(client, tmp_path, data=data, stop_at=EventKind.TROUBLE)
+    for name in ("0", "1"):
+        (tmp_path / name / "privkey.pem").rename(tmp_path / f"away-{name}")
+    sandbox.faults.replace([])
+    assert (await issue(client, tmp_path, data=data)).counts[S.VERIFY_FAILED] == 2
+
+    found = {(tmp_path / name / "cert.pem").read_bytes() for name in ("0", "1")}
+
+    assert len(found) == 2
+
+
+async def test_a_root_that_is_left_out_forgives_nothing(client: SectigoClient, tmp_path: Path) -> None:
+    other = x509.load_pem_x509_certificate(Sandbox(QUICK).ca_pem())
+
+    async def run(trust: list[x509.Certificate] | None) -> Issuance:
+        async with SqliteLedger.open(tmp_path, run_of(client, Keys.LOCAL)) as ledger:
+            plan = await make_plan(client, ledger, tmp_path, read_devices(LIST))
+            issuance = Issuance(client, ledger, tmp_path, plan, trust=trust)
+            async for _ in issuance.run():
+                pass
+            return issuance
+
+    assert (await run([other])).counts[S.VERIFY_FAILED] == 6
+
+    assert (await run(None)).counts[S.VERIFY_FAILED] == 6
+    right = x509.load_pem_x509_certificate((await client.request("GET", "/_sandbox/ca.pem")).body)
+    assert (await run([right])).counts[S.DONE] == 6

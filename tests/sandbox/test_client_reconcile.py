@@ -557,16 +557,24 @@ async def test_one_of_which_only_half_a_name_is_left_is_for_a_person(sdk: Sectig
 
 
 async def test_a_batch_that_cannot_be_the_orders_is_refused(sdk: SectigoClient, sandbox: Sandbox) -> None:
-    other = await create(sdk, 1)
-    foreign = await upload(sdk, "foreign.example.com")
+    before = await create(sdk, 0)
     strike(sandbox, lose(CREATE), lose(UPLOAD))
     named = await ambiguous_create(sdk)
     keyed = await ambiguous_upload(sdk, "mine.example.com")
-    await sdk.batches.wait(other)
-    await sdk.batches.wait(foreign)
+    known = await create(sdk, 1)
+    strangers = sdk.batches.under(MemoryJournal())
+    other = (await strangers.create(authority_id=117, params=params(2))).batch_id
+    request = make_csr(generate_key(), "foreign.example.com")
+    foreign = (await strangers.upload(profile_id=42, requests=request)).batch_id
+    for batch_id in (other, foreign):
+        await sdk.batches.wait(batch_id)
+    part = attrs.evolve(named, size=0, unique_name=False, batch_name="gateway-7")
 
     for order, batch_id, words in (
+        (named, before, "it is older"),
+        (named, known, "it is that of order"),
         (named, other, "its name is"),
+        (part, other, "its name is"),
         (keyed, other, "made by the service"),
         (keyed, foreign, "for other keys"),
         (attrs.evolve(keyed, size=2), foreign, "for 1 certificates"),

@@ -218,7 +218,7 @@ def rebuild(
                 await rebuilding.of_renewals(directory)
         tell_problems(rebuilding.problems)
         if rebuilding.problems:
-            say("error: nothing was changed. Mend these and run the same command again.")
+            say("error: mend these and run the same command again.")
             raise typer.Exit(exit_codes.USAGE)
         states = rebuilding.states
         document: dict[str, object] = {NAMES[state]: states[state] for state in _TAKEN_IN}
@@ -291,8 +291,11 @@ class _Rebuilding:
         renewals = Renewals(directory)
         in_use, _ = await asyncio.to_thread(renewals.in_use)
         groups: dict[tuple[int, Keys], list[Device]] = {}
+        seen: set[str] = set()
         for one in in_use:
-            if one.keys is not None and one.endpoint == self.client.config.endpoint:
+            here = one.keys is not None and one.endpoint == self.client.config.endpoint
+            if here and one.keys is not None and one.device.key not in seen:
+                seen.add(one.device.key)
                 groups.setdefault((one.profile_id, one.keys), []).append(one.device)
         for (profile_id, keys), devices in groups.items():
             place = renewals.place(profile_id, keys)

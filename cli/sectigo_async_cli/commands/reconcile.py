@@ -1,13 +1,14 @@
 """What became of orders whose outcome is unknown: reconcile."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sectigo_async import Order, OrderState, Reconciliation, SectigoClient
+from sectigo_async.errors import LedgerError
 from sectigo_async.issuance import SqliteLedger, ledgers_of, read_ledger
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.commands.batches import ORDER_COLUMNS
@@ -15,7 +16,7 @@ from sectigo_async_cli.context import Settings, settings
 from sectigo_async_cli.issuing import check_login
 from sectigo_async_cli.options import Settle, WaitLimit
 from sectigo_async_cli.options import register as add
-from sectigo_async_cli.run import noting, run_client
+from sectigo_async_cli.run import noting, report, run_client
 from sectigo_async_cli.streams import say
 
 if TYPE_CHECKING:
@@ -60,22 +61,47 @@ def reconcile(
 
     async def job(client: SectigoClient) -> None:
         results: list[Reconciliation] = []
-        left = list(dict.fromkeys(order_ids or []))
+        trouble: LedgerError | None = None
         with noting("nothing was ordered"):
-            for place in [None] if ledger is None else ledgers_of(ledger) or [ledger]:
-                async with _batches(client, place) as batches:
-                    orders = _chosen_orders(await batches.orders(), left if order_ids else None)
-                    left = [name for name in left if name not in {order.order_id for order in orders}]
-                    if decided:
-                        results += [await _decide(batches, order, batch) for order in orders]
-                    else:
-                        results += await batches.reconcile(orders, settle=settle, scan=scan, timeout=timeout)
-        if left:
-            listed = chosen.command(*(["batches"] if ledger is None else ["ledger", "status", str(ledger)]))
-            raise typer.BadParameter(f"there is no order {left[0]!r}; {listed} lists them", param_hint="ORDER")
+            places = [None] if ledger is None else ledgers_of(ledger) or [ledger]
+            await _check_names(chosen, client, order_ids or [], places, ledger)
+            for place in places:
+                try:
+                    async with _batches(client, place) as batches:
+                        orders = _chosen_orders(await batches.orders(), order_ids)
+                        if decided:
+                            results += [await _decide(batches, order, batch) for order in orders]
+                        else:
+                            results += await batches.reconcile(orders, settle=settle, scan=scan, timeout=timeout)
+                except LedgerError as error:
+                    if len(places) == 1:
+                        raise
+                    trouble = error
+        if trouble is not None:
+            report(trouble, chosen)
         _show(chosen, results, ledger)
+        if trouble is not None:
+            raise typer.Exit(exit_codes.exit_code(trouble))
 
     run_client(ctx, job)
+
+
+async def _check_names(
+    chosen: Settings, client: SectigoClient, wanted: list[str], places: Sequence[Path | None], ledger: Path | None
+) -> None:
+    """See that each order that is named is there, before anything is done about another.
+
+    Raises:
+        typer.BadParameter: one is not.
+    """
+    known: set[str] = set()
+    for place in places:
+        with suppress(LedgerError):
+            orders = await client.batches.orders() if place is None else (await read_ledger(place)).orders
+            known |= {order.order_id for order in orders}
+    if missing := [name for name in wanted if name not in known]:
+        listed = chosen.command(*(["batches"] if ledger is None else ["ledger", "status", str(ledger)]))
+        raise typer.BadParameter(f"there is no order {missing[0]!r}; {listed} lists them", param_hint="ORDER")
 
 
 @asynccontextmanager
@@ -92,7 +118,7 @@ async def _batches(client: SectigoClient, directory: Path | None) -> AsyncIterat
 
 def _chosen_orders(orders: tuple[Order, ...], wanted: list[str] | None) -> list[Order]:
     """Return the orders that are meant: those of unknown outcome, where none are named."""
-    if wanted is None:
+    if not wanted:
         return [order for order in orders if order.state is OrderState.UNKNOWN]
     by_id = {order.order_id: order for order in orders}
     return [by_id[name] for name in wanted if name in by_id]

@@ -193,14 +193,12 @@ class _Renewal:
             async with open_ledger(self.client, place, self._run(profile_id, keys), only_look=False) as ledger:
                 with noting("nothing was ordered"):
                     plan = await self._plan(ledger, place, some, retry_failed=retry_failed)
-                    if plan is None:
-                        continue
                     if plan.devices and self.chosen.interactive:
                         await agree(_question(plan, profile_id))
                 before = {entry.device.key for entry in await ledger.entries({DeviceState.DONE})}
                 issuance = Issuance(self.client, ledger, place, plan, options=self.options, trust=self.trust)
                 await watch(self.chosen, issuance, plan)
-                await self._install(ledger, place, {one.device.key: one.folder for one in in_use})
+                await self._install(ledger, place, _by_serial(in_use))
                 self._count(await ledger.entries(), some, before)
                 self.stopped = issuance.stopped
                 if issuance.parked:
@@ -218,7 +216,11 @@ class _Renewal:
                 self.counts[entry.state] += 1
                 self.problems += [f"{entry.device.name}: {entry.error}"] if entry.error else []
             elif folder not in self.installed:
-                self.problems.append(f"{folder} was renewed before, and its link leads to the former files: turn it")
+                there = any(Path(folder).glob("generation-*"))
+                way_out = "turn it" if there else "the new ones are gone from there: put them back from a copy"
+                self.problems.append(
+                    f"{folder} was renewed before, and its link leads to the former files: {way_out}"
+                )
 
     async def show(self, due: Sequence[Installed], *, retry_failed: bool) -> None:
         """Find out what would be ordered."""
@@ -226,21 +228,18 @@ class _Renewal:
             place = self.renewals.place(profile_id, keys)
             async with open_ledger(self.client, place, self._run(profile_id, keys), only_look=True) as ledger:
                 plan = await self._plan(ledger, place, some, retry_failed=retry_failed)
-            if plan is not None:
-                self.counts[DeviceState.PLANNED] += len(plan.devices)
-                self.counts[DeviceState.ORDERED] += plan.ordered
-                self.counts[DeviceState.UNKNOWN] += len(plan.unknown)
+            self.counts[DeviceState.PLANNED] += len(plan.devices)
+            self.counts[DeviceState.ORDERED] += plan.ordered
+            self.counts[DeviceState.UNKNOWN] += len(plan.unknown)
 
-    async def _plan(
-        self, ledger: SqliteLedger, place: Path, due: Sequence[Installed], *, retry_failed: bool
-    ) -> Plan | None:
-        """Return what is to be ordered; `None` where the profile cannot be ordered under any more."""
+    async def _plan(self, ledger: SqliteLedger, place: Path, due: Sequence[Installed], *, retry_failed: bool) -> Plan:
+        """Return what is to be ordered: nothing, where the profile cannot be ordered under any more."""
         listed = DeviceList(devices=tuple(one.device for one in due), problems=(), empty_lines=0)
         try:
             plan = await make_plan(self.client, ledger, place, listed, retry_failed=retry_failed)
         except (BadRequestError, NotFoundError, PermissionDeniedError) as error:
-            self.problems += [f"{one.folder} cannot be renewed: {error}" for one in due]
-            return None
+            self.problems += [f"{one.folder} cannot be renewed: {error}" for one in due] or [str(error)]
+            return Plan()
         folders = {one.device.line: one.folder for one in due}
         self.problems += [f"{folders[problem.line]}: {problem.message}" for problem in plan.problems]
         plan = plan.without_problems()
@@ -252,9 +251,11 @@ class _Renewal:
         self.left -= len(plan.devices)
         return plan
 
-    async def _install(self, ledger: SqliteLedger, place: Path, folders: Mapping[str, Path]) -> None:
+    async def _install(self, ledger: SqliteLedger, place: Path, folders: Mapping[str, Mapping[str, Path]]) -> None:
         for entry in await ledger.entries({DeviceState.DONE}):
-            now = folders.get(entry.device.key)
+            some = folders.get(entry.device.key, {})
+            # Of copies, the one that has the name under which it was ordered.
+            now = some.get(entry.device.name) or next(iter(some.values()), None)
             try:
                 folder = await asyncio.to_thread(self.renewals.install, place, entry.device, now)
             except FileError as error:
@@ -318,6 +319,14 @@ class _Renewal:
                 why = "its key is not here: issue takes a new CSR" if here else f"it was issued by {one.endpoint}"
                 self.problems.append(f"{one.folder} cannot be renewed: {why}")
         return groups
+
+
+def _by_serial(in_use: Iterable[Installed]) -> dict[str, dict[str, Path]]:
+    """Return the folders of devices by their names, by the certificates that are in use there."""
+    found: dict[str, dict[str, Path]] = {}
+    for one in in_use:
+        found.setdefault(one.device.key, {})[one.folder.name] = one.folder
+    return found
 
 
 def _question(plan: Plan, profile_id: int) -> str:
