@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import attrs
@@ -36,7 +37,7 @@ from sectigo_async import (
 )
 from sectigo_async import credentials as credentials_module
 from sectigo_async.credentials import Credentials, Login
-from sectigo_async.testing import FakeClock
+from sectigo_async.testing import FakeClock, LedgerContract
 
 BASE = "https://iot.sectigo.com"
 PASSWORD, ACCESS, REFRESH = "canary-password", "eyJ-canary.access.token", "eyJ-canary.refresh.token"
@@ -237,7 +238,7 @@ KEEPERS: dict[str, Callable[[Path], object]] = {
     "Secret": lambda _: Secret(PASSWORD),
     "Issuance": lambda folder: issuance.Issuance(
         SectigoClient(username="ops", password=PASSWORD, store=memory()),
-        cast("issuance.Ledger", None),
+        cast("issuance.Ledger", SimpleNamespace(run=LedgerContract.run)),
         folder,
         issuance.Plan(devices=(device(),)),
     ),
