@@ -424,15 +424,16 @@ def _sync_file_systems(directories: Iterable[Path]) -> None:
 
     syncfs = _syncfs()
     assert syncfs is not None
-    done: set[int] = set()
+    one_of_each: dict[int, Path] = {}
     for directory in directories:
+        with _disk_errors(directory):
+            one_of_each.setdefault(directory.stat().st_dev, directory)
+    for directory in one_of_each.values():
         with _disk_errors(directory):
             handle = os.open(directory, os.O_RDONLY)
             try:
-                device = os.fstat(handle).st_dev
-                if device not in done and syncfs(handle) != 0:
+                if syncfs(handle) != 0:
                     number = ctypes.get_errno()
                     raise OSError(number, os.strerror(number))
-                done.add(device)
             finally:
                 os.close(handle)
