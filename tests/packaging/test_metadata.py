@@ -20,7 +20,7 @@ def test_version_comes_from_one_place() -> None:
 def test_extras_are_those_the_readme_names() -> None:
     extras = set(importlib.metadata.metadata("sectigo-async").get_all("Provides-Extra") or [])
 
-    assert extras == {"cli", "sandbox", "all", "dev"}
+    assert extras == {"cli", "fleet", "sandbox", "all", "dev"}
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
