@@ -78,7 +78,8 @@ class Backlog:
     @property
     def _is_pilot(self) -> bool:
         """Whether nothing has succeeded yet, so that little is ordered at once, unless somebody says how much."""
-        return self._options.batch_size is None and self._counts[DeviceState.DONE] == 0
+        needed = self._options.pilot and self._options.batch_size is None
+        return needed and self._counts[DeviceState.DONE] == 0
 
     @property
     def _size(self) -> int:

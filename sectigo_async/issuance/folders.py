@@ -1,7 +1,7 @@
 """The folder of a device: its key or PKCS#12 password before the order, its certificate after. Blocking."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,19 +9,11 @@ import attrs
 from cryptography import x509
 
 from sectigo_async.errors import FileError, PkiError, WrongPasswordError
-from sectigo_async.files import (
-    PRIVATE,
-    Access,
-    discard_staged,
-    file_errors,
-    make_directories,
-    make_directory,
-    write_all_private,
-    write_private,
-)
+from sectigo_async.files import discard_staged, file_errors
 from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.ledger import DeviceState, Entry, Keys, Outcome, Run
-from sectigo_async.issuance.records import RECORD, Record, read_record
+from sectigo_async.issuance.records import RECORD, Record, parse_record
+from sectigo_async.issuance.sink import Sink
 from sectigo_async.models import Parameter
 from sectigo_async.parameters import make_password
 from sectigo_async.pki import (
@@ -48,7 +40,11 @@ _BUNDLE = "bundle.p12"
 REPORTS = frozenset({"results.csv", "errors.csv"})
 """Files beside the folders, which no folder may stand in the way of."""
 
-_OURS = (_KEY, "cert.pem", "fullchain.pem", RECORD)
+_CERTIFICATE = "cert.pem"
+_CHAIN = "chain.pem"
+_FULL_CHAIN = "fullchain.pem"
+_OURS = (_KEY, _CERTIFICATE, _FULL_CHAIN, RECORD)
+_REQUEST = "request.csr"
 _ARCHIVE = re.compile(r"(\d+)\.zip")
 
 
@@ -57,18 +53,14 @@ class Folders:
     """The folders of the devices of a run.
 
     Attributes:
-        directory: where they are.
-        access: who may read what is written to them.
+        sink: keeps them.
     """
 
-    directory: Path
-    access: Access = PRIVATE
+    sink: Sink
 
-    def of(self, device: Device) -> Path:
-        """Return the folder of a device; no two devices share one, and none has the name of a report."""
-        name = safe_name(device.key)
-        # With a character that no other folder has in its name.
-        return self.directory / (f"{name}+" if name in REPORTS else name)
+    def of(self, device: Device) -> str:
+        """Return where the folder of a device is, for people."""
+        return self.sink.where(folder_of(device))
 
     def is_issued(self, device: Device) -> bool:
         """Say whether a certificate lies in the folder of a device.
@@ -76,9 +68,7 @@ class Folders:
         Raises:
             FileError: that cannot be found out.
         """
-        path = self.of(device) / RECORD
-        with file_errors(path):
-            return path.exists()
+        return self._size(device, RECORD) is not None
 
     def is_begun(self, device: Device) -> bool:
         """Say whether there is anything of a device: without that, nothing was ever ordered for it from here.
@@ -86,11 +76,7 @@ class Folders:
         Raises:
             FileError: that cannot be found out.
         """
-        folder = self.of(device)
-        with file_errors(folder):
-            if not folder.is_dir():
-                return False
-            return bool(device.request) or any((folder / name).exists() for name in (*_OURS, _BUNDLE, _PASSWORD))
+        return any(self._size(device, name) is not None for name in (*_OURS, _REQUEST, _BUNDLE, _PASSWORD))
 
     def is_whole(self, device: Device) -> bool:
         """Say whether all that belongs to a certificate lies in the folder of a device, its key included.
@@ -98,10 +84,7 @@ class Folders:
         Raises:
             FileError: that cannot be found out.
         """
-        folder = self.of(device)
-        with file_errors(folder):
-            needed = [name for name in _OURS if name != _KEY or not device.request]
-            return all((folder / name).exists() and (folder / name).stat().st_size for name in needed)
+        return all(self._size(device, name) for name in _OURS if name != _KEY or not device.request)
 
     def saved(self, device: Device, trust: Sequence[x509.Certificate] | None = None) -> tuple[Record, Outcome]:
         """Return what the certificate in the folder of a device was ordered with, and judge it anew.
@@ -115,14 +98,12 @@ class Folders:
             PkiError: the key or the certificate in it is damaged.
             ValueError: what lies there is not what was written there.
         """
-        folder = self.of(device)
+        certificate, chain = self._needed(device, _CERTIFICATE), self._needed(device, _CHAIN)
         try:
-            with file_errors(folder):
-                record = read_record(folder)
-                content = b"".join((folder / name).read_bytes() for name in ("cert.pem", "chain.pem"))
+            record = parse_record(self._needed(device, RECORD), certificate)
         except (TypeError, RecursionError) as error:
             raise ValueError(str(error)) from None
-        (issued, *_) = Archive(content, "cert.pem").open(trust=trust, problems=[])
+        (issued, *_) = Archive(certificate + chain, _CERTIFICATE).open(trust=trust, problems=[])
         key = self.key_sha256(device)
         match = None if key is None else key == key_sha256(issued.certificate.public_key())
         return record, _outcome(device, attrs.evolve(issued, key_match=match))
@@ -134,19 +115,21 @@ class Folders:
             FileError: a folder cannot be used.
             PkiError: a key in one is damaged.
         """
-        make_directories(map(self.of, devices), self.access)
         keys: dict[str, PrivateKey] = {}
-        made: dict[Path, bytes] = {}
+        made: dict[str, bytes] = {}
+        given: dict[str, bytes] = {}
         for device in devices:
             if device.request:
+                given[_name(device, _REQUEST)] = device.request.encode()
                 continue
-            path = self.of(device) / _KEY
-            key = _load(path)
+            key = self._key(device)
             if key is None:
                 key = generate_key()
-                made[path] = key_pem(key)
+                made[_name(device, _KEY)] = key_pem(key)
             keys[device.key] = key
-        write_all_private(made, access=self.access)
+        self.sink.write(made)
+        # Of a key that is elsewhere nothing else would tell that something may be ordered for it.
+        self.sink.write(given, overwrite=True)
         return b"".join(
             device.request.encode()
             or make_csr(keys[device.key], device.common_name, dns_names=device.dns_names, subject=device.parameters)
@@ -164,20 +147,21 @@ class Folders:
             FileError: the folder cannot be used.
             InvalidArgumentError: no password fits the rule.
         """
-        path = self.of(device) / _PASSWORD
-        with file_errors(path):
-            if path.exists():
-                return Secret(path.read_text(encoding="utf-8").removesuffix("\n"))
+        known = self.known_password(device)
+        if known is not None:
+            return known
         made = make_password(rule)
-        make_directory(path.parent, self.access)
-        write_private(path, made.reveal().encode() + b"\n", access=self.access)
+        self.sink.write({_name(device, _PASSWORD): made.reveal().encode() + b"\n"})
         return made
 
     def known_password(self, device: Device) -> Secret | None:
-        """Return the PKCS#12 password for a device, or `None` where it is gone."""
-        path = self.of(device) / _PASSWORD
-        with file_errors(path):
-            return self.password(device, None) if path.exists() else None
+        """Return the PKCS#12 password for a device, or `None` where it is gone.
+
+        Raises:
+            FileError: it cannot be read.
+        """
+        content = self.sink.read(_name(device, _PASSWORD))
+        return None if content is None else Secret(content.decode().removesuffix("\n"))
 
     def key_sha256(self, device: Device) -> str | None:
         """Return the SHA-256 of a device's public key, or `None` where there is no key.
@@ -188,17 +172,54 @@ class Folders:
         """
         if device.request:
             return key_sha256(read_requests(device.request.encode())[0].public_key())
-        key = _load(self.of(device) / _KEY)
+        key = self._key(device)
         return None if key is None else key_sha256(key.public_key())
 
-    def write(self, files: Mapping[Path, bytes]) -> None:
-        """Write files to the folders of devices, durably; what stood there under their names is replaced.
+    def bundle(self, device: Device) -> bytes:
+        """Return the PKCS#12 file that came for a device.
 
         Raises:
-            FileError: they cannot be written.
+            FileError: it cannot be read.
         """
-        make_directories({path.parent for path in files}, self.access)
-        write_all_private(files, overwrite=True, access=self.access)
+        return self._needed(device, _BUNDLE)
+
+    def _size(self, device: Device, file: str) -> int | None:
+        return self.sink.size(_name(device, file))
+
+    def _needed(self, device: Device, file: str) -> bytes:
+        name = _name(device, file)
+        content = self.sink.read(name)
+        if content is None:
+            raise FileError(f"{self.sink.where(name)} is gone", hint="put it back from a copy")
+        return content
+
+    def _key(self, device: Device) -> PrivateKey | None:
+        """Return the key of a device, or `None` where there is none.
+
+        Raises:
+            FileError: it cannot be read.
+            PkiError: it is damaged.
+        """
+        name = _name(device, _KEY)
+        content = self.sink.read(name)
+        if content is None:
+            return None
+        try:
+            return load_key(content)
+        except PkiError as error:
+            problem = f"{self.sink.where(name)}: {error}"
+        raise PkiError(problem, hint="bring it back from a copy: what was ordered for it is of no use without it")
+
+
+def folder_of(device: Device) -> str:
+    """Return the name of a device's folder; no two devices share one, and none has the name of a report."""
+    name = safe_name(device.key)
+    # With a character that no other folder has in its name.
+    return f"{name}+" if name in REPORTS else name
+
+
+def _name(device: Device, file: str) -> str:
+    return f"{folder_of(device)}/{file}"
 
 
 def sweep(folders: Folders, archives: Path, entries: Iterable[Entry]) -> None:
@@ -213,31 +234,19 @@ def sweep(folders: Folders, archives: Path, entries: Iterable[Entry]) -> None:
         FileError: it cannot be removed.
     """
     kept: set[int | None] = set()
+    unfinished: list[str] = []
     for entry in entries:
         if entry.state is DeviceState.VERIFY_FAILED:
             kept.add(entry.batch_id)
         elif entry.state is not DeviceState.DONE:
-            discard_staged(folders.of(entry.device))
+            unfinished.append(folder_of(entry.device))
+    folders.sink.tidy(unfinished)
     discard_staged(archives)
     with file_errors(archives):
         for path in archives.iterdir() if archives.is_dir() else ():
             archive = _ARCHIVE.fullmatch(path.name)
             if archive is not None and int(archive[1]) not in kept:
                 path.unlink(missing_ok=True)
-
-
-def _load(path: Path) -> PrivateKey | None:
-    """Return a key, or `None` where there is none."""
-    with file_errors(path):
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return None
-    try:
-        return load_key(content)
-    except PkiError as error:
-        problem = f"{path}: {error}"
-    raise PkiError(problem, hint="bring it back from a copy: what was ordered for it is of no use without it")
 
 
 @attrs.frozen(kw_only=True)
@@ -311,7 +320,7 @@ def _save_with_key(folders: Folders, batched: Batched, device: Device, archive: 
     """Save a certificate that came with its key, the PKCS#12 file as it came."""
     bundles = [member.content for member in archive.members() if member.kind is MemberKind.PKCS12]
     if len(bundles) == 1:
-        folders.write({folders.of(device) / _BUNDLE: bundles[0]})
+        folders.sink.write({_name(device, _BUNDLE): bundles[0]}, overwrite=True)
     try:
         (first, *others) = archive.open(password=folders.known_password(device), trust=batched.trust, problems=[])
     except WrongPasswordError as error:
@@ -320,7 +329,7 @@ def _save_with_key(folders: Folders, batched: Batched, device: Device, archive: 
         problem = f"batch {batched.batch_id} brought {len(others) + 1} certificates where one was ordered"
         return {device.key: Outcome(state=DeviceState.VERIFY_FAILED, error=problem)}
     if first.key is not None:
-        write_private(folders.of(device) / _KEY, key_pem(first.key), access=folders.access)
+        folders.sink.write({_name(device, _KEY): key_pem(first.key)})
     return _save(folders, batched, [(device, attrs.evolve(first, key_match=first.key is not None or None))])
 
 
@@ -346,21 +355,21 @@ def _open_again(folders: Folders, run: Run, device: Device, batch_id: int) -> No
     batched = Batched(
         batch_id=batch_id, devices=[device], endpoint=run.endpoint, profile_id=run.profile_id, keys=run.keys
     )
-    _save_with_key(folders, batched, device, Archive.from_file(folders.of(device) / _BUNDLE))
+    _save_with_key(folders, batched, device, Archive(folders.bundle(device), _BUNDLE))
 
 
 def _save(
     folders: Folders, batched: Batched, brought: Sequence[tuple[Device, IssuedCertificate]]
 ) -> dict[str, Outcome]:
     """Save certificates, then judge them."""
-    files: dict[Path, bytes] = {}
+    files: dict[str, bytes] = {}
     for device, issued in brought:
-        files |= _files(folders.of(device), batched, device, issued)
-    folders.write(files)
+        files |= _files(batched, device, issued)
+    folders.sink.write(files, overwrite=True)
     return {device.key: _outcome(device, issued) for device, issued in brought}
 
 
-def _files(folder: Path, batched: Batched, device: Device, issued: IssuedCertificate) -> dict[Path, bytes]:
+def _files(batched: Batched, device: Device, issued: IssuedCertificate) -> dict[str, bytes]:
     """Return what stands in the folder of a device."""
     record = Record(
         endpoint=batched.endpoint,
@@ -377,11 +386,11 @@ def _files(folder: Path, batched: Batched, device: Device, issued: IssuedCertifi
     )
     certificate, chain = issued.certificate_pem(), issued.chain_pem()
     return {
-        folder / "cert.pem": certificate,
-        folder / "chain.pem": chain,
-        folder / "fullchain.pem": certificate + chain,
+        _name(device, _CERTIFICATE): certificate,
+        _name(device, _CHAIN): chain,
+        _name(device, _FULL_CHAIN): certificate + chain,
         # Last: where it stands, the others do.
-        folder / RECORD: record.content(),
+        _name(device, RECORD): record.content(),
     }
 
 

@@ -29,6 +29,8 @@ class Options:
             although nothing proves that it was not placed. It may be paid for twice.
         timeout: seconds that a batch is waited for, and that the service may be out of reach; what is not ready then
             is left for the next run. `None` for no limit.
+        pilot: order little until a certificate has come, and nothing more when none of the first 25 devices gets
+            one; needless where the same was ordered before. A `batch_size` says itself how much is ordered.
         access: who may read what is written.
     """
 
@@ -38,4 +40,5 @@ class Options:
     settle: float = attrs.field(default=900.0, validator=_seconds)
     resubmit: bool = False
     timeout: float | None = attrs.field(default=3600.0, validator=_seconds)
+    pilot: bool = True
     access: Access = PRIVATE

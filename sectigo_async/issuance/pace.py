@@ -1,5 +1,7 @@
 """How much is under way at once: more while all goes well, half when the service is troubled."""
 
+import asyncio
+
 from sectigo_async.clock import Clock
 
 _FIRST = 4.0
@@ -9,24 +11,60 @@ _LONGEST_ASKED = 600.0
 
 
 class Pace:
-    """Additive increase, multiplicative decrease of what may be under way at once.
+    """Additive increase, multiplicative decrease of what may be under way at once; several runs may share it.
 
     Args:
         clock: time.
         most: what may be under way at once at most (1 or more).
+
+    Attributes:
+        disk: held while a batch is written: those written at once only wait for each other, since Python runs one
+            thread at a time.
+        last_good: when something went well last, by the monotonic clock.
     """
 
     def __init__(self, clock: Clock, most: int) -> None:
         self._clock = clock
-        self._most = float(most)
-        self._limit = min(_FIRST, self._most)
+        self._most = most
+        self._limit = min(_FIRST, float(most))
         self._not_before = 0.0
         self._row = 0
+        self._under_way = 0
+        self._changed = asyncio.Event()
+        self.disk = asyncio.Lock()
         self.last_good = clock.monotonic()
 
-    def allows(self, under_way: int) -> bool:
-        """Say whether one more may be begun beside those under way."""
-        return under_way < int(self._limit) and self.pause() == 0
+    @property
+    def most(self) -> int:
+        """What may be under way at once at most."""
+        return self._most
+
+    @most.setter
+    def most(self, most: int) -> None:
+        self._most = most
+        self._changed.set()
+
+    def allows(self) -> bool:
+        """Say whether one more may be begun."""
+        return self._under_way < min(int(self._limit), self._most) and self.pause() == 0
+
+    def begin(self) -> None:
+        """Take note that something is begun; `end` is to be told when it is over."""
+        self._under_way += 1
+
+    def end(self) -> None:
+        """Take note that something is over, however it went."""
+        self._under_way -= 1
+        self._changed.set()
+
+    async def turn(self) -> None:
+        """Wait until one more may be begun; others that wait may be quicker to begin it."""
+        while not self.allows():
+            if pause := self.pause():
+                await self._clock.sleep(pause)
+            else:
+                self._changed.clear()
+                await self._changed.wait()
 
     def pause(self) -> float:
         """Return the seconds until the service is to be asked again."""
@@ -34,9 +72,10 @@ class Pace:
 
     def faster(self) -> None:
         """Take note that something went well."""
-        self._limit = min(self._limit + 1 / self._limit, self._most)
+        self._limit = max(1.0, min(self._limit + 1 / self._limit, float(self._most)))
         self._row = 0
         self.last_good = self._clock.monotonic()
+        self._changed.set()
 
     def slower(self, retry_after: float | None = None) -> None:
         """Take note that the service is troubled. What was under way at that moment counts once.

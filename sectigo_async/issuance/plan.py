@@ -13,6 +13,7 @@ from sectigo_async.errors import InvalidArgumentError, InvalidCSRError, NotFound
 from sectigo_async.issuance.devices import Device, DeviceList, LineProblem, device_key
 from sectigo_async.issuance.folders import Folders
 from sectigo_async.issuance.ledger import OPEN, DeviceState, Entry, Keys, Ledger
+from sectigo_async.issuance.sink import DirectorySink
 from sectigo_async.models import Parameter
 from sectigo_async.parameters import check_parameters, is_secret, make_password
 from sectigo_async.secrets import Secret
@@ -117,7 +118,7 @@ async def make_plan(
         SectigoError: the service does not answer, or the ledger cannot be read.
     """
     run = ledger.run
-    folders = Folders(directory)
+    folders = Folders(DirectorySink(directory))
     known = {entry.device.key: entry for entry in await ledger.entries()}
     devices, problems = await asyncio.to_thread(
         with_requests, listed.devices, base or Path(), run.keys, {key: one.device for key, one in known.items()}
@@ -173,6 +174,28 @@ async def make_plan(
         not_checked=not_checked,
         balance=await balance_of(client, run.profile_id),
         password_rule=_password_rule(rules.values()),
+    )
+
+
+async def plan_what_is_left(client: SectigoClient, ledger: Ledger) -> Plan:
+    """Return a plan for what a ledger holds and nothing is ordered for yet. It was checked when it was put there.
+
+    Args:
+        client: asks for what the profile asks of a PKCS#12 password.
+        ledger: knows what is left.
+
+    Raises:
+        SectigoError: the service does not answer, or the ledger cannot be read.
+    """
+    entries = await ledger.entries({DeviceState.PLANNED, DeviceState.UNKNOWN})
+    by_state: dict[DeviceState, list[Device]] = {DeviceState.PLANNED: [], DeviceState.UNKNOWN: []}
+    for entry in entries:
+        by_state[entry.state].append(entry.device)
+    rules = await _rules(client, ledger.run.profile_id) if ledger.run.keys is Keys.SERVER else ()
+    return Plan(
+        devices=tuple(by_state[DeviceState.PLANNED]),
+        unknown=tuple(by_state[DeviceState.UNKNOWN]),
+        password_rule=_password_rule(rules),
     )
 
 

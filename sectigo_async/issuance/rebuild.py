@@ -22,6 +22,7 @@ from sectigo_async.issuance.folders import Folders
 from sectigo_async.issuance.ledger import OPEN, DeviceState, Keys, Ledger, Outcome, Run
 from sectigo_async.issuance.plan import with_requests
 from sectigo_async.issuance.records import RECORD, Record
+from sectigo_async.issuance.sink import DirectorySink
 from sectigo_async.models import Batch, Order, OrderKind
 from sectigo_async.models.order import readable_part, readable_part_of
 from sectigo_async.pki import Archive
@@ -84,7 +85,7 @@ async def rebuild_ledger(
         LedgerError: the ledger cannot be read or written.
         SectigoError: the service does not answer; the ledger was not changed.
     """
-    run, folders = ledger.run, Folders(directory)
+    run, folders = ledger.run, Folders(DirectorySink(directory))
     known = {entry.device.key: entry.state for entry in await ledger.entries()}
     devices, problems = await asyncio.to_thread(with_requests, listed.devices, base or Path(), run.keys)
     strangers = [

@@ -80,8 +80,21 @@ def read_record(folder: Path) -> Record:
         OSError: either cannot be read.
         ValueError, TypeError, RecursionError: either is not what was written there.
     """
-    certificate = x509.load_pem_x509_certificate(_content(folder / "cert.pem"))
-    document = json.loads(_content(folder / RECORD))
+    return parse_record(_content(folder / RECORD), _content(folder / "cert.pem"))
+
+
+def parse_record(content: bytes, pem: bytes) -> Record:
+    """Return what a certificate was ordered with, by what `Record.content` returned.
+
+    Args:
+        content: that.
+        pem: the certificate.
+
+    Raises:
+        ValueError, TypeError, RecursionError: either is not what was written, or they are of different certificates.
+    """
+    certificate = x509.load_pem_x509_certificate(pem)
+    document = json.loads(content)
     if not isinstance(document, dict):
         raise TypeError(f"{RECORD} holds no object")
     serial_number = f"{certificate.serial_number:X}"

@@ -18,7 +18,7 @@ import attrs
 from sectigo_async.errors import FileError
 from sectigo_async.files import file_errors, make_directory, sync_directory, write_private
 from sectigo_async.issuance.devices import Device
-from sectigo_async.issuance.folders import Folders
+from sectigo_async.issuance.folders import folder_of
 from sectigo_async.issuance.ledger import Keys
 from sectigo_async.issuance.ledger_file import DIRECTORY
 from sectigo_async.issuance.records import RECORD, UNREADABLE, Record, read_record
@@ -155,7 +155,7 @@ class Renewals:
         Raises:
             FileError: it cannot be installed; or the folder of the device is gone.
         """
-        staged = Folders(place).of(device)
+        staged = place / folder_of(device)
         folder = folder or self.directory / device.name
         if not (staged / RECORD).is_file():
             return None

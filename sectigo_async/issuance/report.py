@@ -9,6 +9,7 @@ from sectigo_async.files import PRIVATE, Access, discard_staged, file_errors, wr
 from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.folders import Folders
 from sectigo_async.issuance.ledger import DeviceState, Entry
+from sectigo_async.issuance.sink import DirectorySink
 
 RESULTS = "results.csv"
 """Every device of a run."""
@@ -32,7 +33,7 @@ def write_reports(directory: Path, entries: Sequence[Entry], *, access: Access =
     Raises:
         FileError: they cannot be written.
     """
-    folders = Folders(directory, access)
+    folders = Folders(DirectorySink(directory, access))
     discard_staged(directory, {RESULTS, ERRORS})
     write_private(directory / RESULTS, _csv(entries, folders, errors=False), overwrite=True, access=access)
     bad = [entry for entry in entries if entry.state in _FAILED]
@@ -59,7 +60,7 @@ def _csv(entries: Sequence[Entry], folders: Folders, *, errors: bool) -> bytes:
             cells += [entry.state.value, entry.error]
         else:
             until = entry.not_after.isoformat() if entry.not_after else ""
-            folder = str(folders.of(entry.device)) if entry.serial_number else ""
+            folder = folders.of(entry.device) if entry.serial_number else ""
             batch_id = "" if entry.batch_id is None else str(entry.batch_id)
             cells += [entry.state.value, batch_id, entry.serial_number, until, folder, entry.warning]
         writer.writerow(map(_harmless, cells))

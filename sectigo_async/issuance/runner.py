@@ -37,6 +37,7 @@ from sectigo_async.issuance.ledger import DeviceState, Entry, Intent, Keys, Ledg
 from sectigo_async.issuance.options import Options
 from sectigo_async.issuance.pace import Pace
 from sectigo_async.issuance.plan import Plan, balance_of, parameters_of
+from sectigo_async.issuance.sink import DirectorySink, Sink
 from sectigo_async.models import Batch, Order, OrderState, Reconciliation
 from sectigo_async.pki import Archive
 from sectigo_async.threads import run_to_end
@@ -59,10 +60,12 @@ class Issuance:
     Args:
         client: sends all of it.
         ledger: where all of it is written down; nobody else has it meanwhile.
-        directory: where the folders of the devices are.
+        directory: where the folders of the devices are, and archives until their certificates are saved.
         plan: what is to be ordered.
         options: how to go about it.
         trust: roots that the certificates must lead to; without any, chains are not checked.
+        sink: keeps the folders of the devices, where that is not `directory`.
+        pace: how much is under way at once, where other runs share it.
         clock: time.
 
     Attributes:
@@ -83,6 +86,8 @@ class Issuance:
         *,
         options: Options | None = None,
         trust: "Iterable[x509.Certificate] | None" = None,
+        sink: Sink | None = None,
+        pace: Pace | None = None,
         clock: Clock | None = None,
     ) -> None:
         if plan.problems:
@@ -96,13 +101,11 @@ class Issuance:
         self._options = options or Options()
         self._trust = None if trust is None else list(trust)
         self._clock = clock or SystemClock()
-        self._folders = Folders(directory, self._options.access)
+        self._folders = Folders(sink or DirectorySink(directory, self._options.access))
         self._archives = directory / ".sectigo-async" / "archives"
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._wake = asyncio.Event()
-        # Batches that are written at once only wait for each other: Python runs one thread at a time.
-        self._disk = asyncio.Lock()
-        self._pace = Pace(self._clock, self._options.at_once)
+        self._pace = pace or Pace(self._clock, self._options.at_once)
         self._schedule = Schedule(self._clock)
         self._doubt = Doubt(self._clock, self._options.settle)
         self._awaited: set[int] = set()
@@ -162,8 +165,11 @@ class Issuance:
         running: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as group:
             while not self._is_over():
-                while self._pace.allows(len(running)) and (job := self._next()) is not None:
-                    running.add(group.create_task(self._guarded(job)))
+                while self._pace.allows() and (job := self._next()) is not None:
+                    self._pace.begin()
+                    task = group.create_task(self._guarded(job))
+                    task.add_done_callback(lambda _: self._pace.end())
+                    running.add(task)
                 pause = self._pause()
                 if not running and pause is None:
                     break
@@ -263,9 +269,10 @@ class Issuance:
             left = max(0.0, self._until - self._clock.monotonic())
             pause = left if pause is None or running else min(pause, left)
         signals: list[asyncio.Task[Any]] = [asyncio.create_task(self._wake.wait())]
-        # Where something is due and does not begin, what is running has to end first.
-        if pause is not None and (pause > 0 or not running):
-            signals.append(asyncio.create_task(self._clock.sleep(pause)))
+        if pause is not None:
+            # Where something is due and does not begin, something has to end first.
+            wait = self._clock.sleep(pause) if pause > 0 else self._pace.turn()
+            signals.append(asyncio.create_task(wait))
         try:
             await asyncio.wait({*running, *signals}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -334,7 +341,7 @@ class Issuance:
             password = {} if rule is None else {rule.name: await run_to_end(self._folders.password, device, rule)}
             batch = await batches.create(authority_id=run.profile_id, params={**parameters_of(device), **password})
         else:
-            async with self._disk:
+            async with self._pace.disk:
                 requests = await run_to_end(self._folders.requests, chunk)
             batch = await batches.upload(profile_id=run.profile_id, requests=requests)
         if intent.trouble is not None:
@@ -366,7 +373,8 @@ class Issuance:
 
     def _note_failures(self, count: int) -> None:
         self._failures += count
-        if self._failures >= PILOT and self.counts[DeviceState.DONE] == 0 and not self.halted:
+        none_succeeded = self._options.pilot and self.counts[DeviceState.DONE] == 0
+        if self._failures >= PILOT and none_succeeded and not self.halted:
             self.halted = f"none of the first {self._failures} devices succeeded"
             self._tell(EventKind.STOPPED, self.halted)
 
@@ -427,7 +435,7 @@ class Issuance:
         self._downloads[batch_id] += 1
         try:
             path = await self._client.batches.download_to(batch_id, self._archives, overwrite=True)
-            async with self._disk:
+            async with self._pace.disk:
                 outcomes = await run_to_end(_save, self._folders, batched, path)
         except BatchFailed as error:
             await self._fail(batch_id, str(error))
