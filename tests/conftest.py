@@ -24,15 +24,17 @@ TESTS = str(Path(__file__).parent)
 def _nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the settings, proxies and state of whoever runs the tests out of them."""
     for name in list(os.environ):
-        foreign = name.upper().endswith("_PROXY") or name.startswith(("SECTIGO_", "XDG_", "DBUS_", "PYTHON_KEYRING"))
+        foreign = name.upper().endswith("_PROXY") or name.startswith(
+            ("SECTIGO_", "XDG_", "DBUS_", "PYTHON_KEYRING", "PG")
+        )
         if foreign and name != "SECTIGO_TEST_REQUIRE":
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 
 
-def find_tool(name: str, group: str) -> str:
+def find_tool(name: str, group: str, path: str | None = None) -> str:
     """Return the path of a program; without it, skip, or fail where the group is required."""
-    tool = shutil.which(name)
+    tool = shutil.which(name, path=path)
     if tool is None:
         if group in os.environ.get("SECTIGO_TEST_REQUIRE", "").split(","):
             pytest.fail(f"{name} is required and not installed")
