@@ -1,0 +1,243 @@
+"""The database of a fleet: how it is reached, what it must promise, and its tables."""
+
+import ipaddress
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import attrs
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from sectigo_async.errors import InvalidArgumentError, LedgerError
+from sectigo_async.secrets import Secret
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+VERSION = 1
+
+_SCHEMES = ("postgresql://", "postgres://")
+_HIDDEN = ("password", "sslpassword")
+# A host that is gone is noticed within half a minute; a statement that waits for another, a little later.
+_PATIENCE = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+_WAITS = "SET lock_timeout = '30s'; SET statement_timeout = '5min'; SET timezone = 'UTC'"
+_DURABLE = frozenset({"on", "remote_apply"})
+_TABLES = """
+CREATE TABLE sectigo_run (
+    single boolean PRIMARY KEY DEFAULT true CHECK (single), version integer NOT NULL,
+    endpoint text NOT NULL, username text NOT NULL, profile_id bigint NOT NULL, keys text NOT NULL,
+    floor bigint NOT NULL, sink text NOT NULL DEFAULT '', options text NOT NULL DEFAULT '',
+    halted text NOT NULL DEFAULT ''
+);
+CREATE TABLE sectigo_chunks (
+    chunk bigint PRIMARY KEY, is_open boolean NOT NULL DEFAULT true, not_before timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE sectigo_orders (
+    number bigint GENERATED ALWAYS AS IDENTITY UNIQUE, order_id text PRIMARY KEY,
+    chunk bigint REFERENCES sectigo_chunks, state text NOT NULL, batch_id bigint, size bigint NOT NULL,
+    sent_at timestamptz NOT NULL, document jsonb NOT NULL, devices text[] NOT NULL
+);
+CREATE TABLE sectigo_devices (
+    position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, key text COLLATE "C" NOT NULL UNIQUE,
+    document text NOT NULL, chunk bigint REFERENCES sectigo_chunks, is_listed boolean NOT NULL DEFAULT true,
+    state text NOT NULL, order_id text REFERENCES sectigo_orders, error text NOT NULL DEFAULT '',
+    warning text NOT NULL DEFAULT '', serial_number text NOT NULL DEFAULT '', not_after timestamptz,
+    updated timestamptz NOT NULL
+);
+CREATE INDEX ON sectigo_orders (batch_id);
+CREATE UNIQUE INDEX ON sectigo_orders (batch_id) WHERE size > 0;
+CREATE INDEX ON sectigo_orders (chunk);
+CREATE INDEX ON sectigo_orders (sent_at) WHERE state = 'unknown';
+CREATE INDEX ON sectigo_devices (state, position);
+CREATE INDEX ON sectigo_devices (chunk, position);
+CREATE INDEX ON sectigo_devices (order_id);
+"""
+
+OWN_ADDRESS = "name the address of the database itself: a lock lives in a session, and a pooler changes it"
+
+
+@attrs.frozen
+class Database:
+    """A PostgreSQL database, or one schema of it (`?options=-csearch_path%3Dsite_a`), by its URL.
+
+    Attributes:
+        url: the URL; it may hold a password.
+    """
+
+    url: Secret
+
+    @classmethod
+    def at(cls, url: str) -> "Database":
+        """Return the database at a URL.
+
+        Args:
+            url: `postgresql://user@host:port/name`; what is left out comes from libpq's variables and PGPASSFILE. On
+                another host than this one TLS is required, and its certificate verified, unless `sslmode` says
+                otherwise.
+
+        Raises:
+            InvalidArgumentError: it is none.
+        """
+        problem = ""
+        if not url.startswith(_SCHEMES):
+            problem = "it does not begin with postgresql://"
+        else:
+            try:
+                conninfo_to_dict(url)
+            except psycopg.Error:
+                # What libpq says may quote a part of the password.
+                problem = "libpq cannot read it"
+        if problem:
+            raise InvalidArgumentError(
+                f"the URL of the ledger is none: {problem}", hint="give it as postgresql://user@host:5432/name"
+            )
+        return cls(Secret(url))
+
+    @property
+    def has_password(self) -> bool:
+        """Whether the URL holds a password."""
+        return any(name in self._parameters for name in _HIDDEN)
+
+    def __str__(self) -> str:
+        said = self._parameters
+        host, port = str(said.get("host") or ""), said.get("port")
+        user = f"{said['user']}@" if "user" in said else ""
+        return f"postgresql://{user}{host}{f':{port}' if port else ''}/{said.get('dbname') or ''}"
+
+    @property
+    def conninfo(self) -> str:
+        """What libpq connects by; it may hold a password."""
+        said = self._parameters
+        defaults: dict[str, str] = {"application_name": "sectigo-async", "target_session_attrs": "read-write"}
+        if not _is_here(said) and "PGSSLMODE" not in os.environ:
+            defaults["sslmode"] = "verify-full"
+        if "PGAPPNAME" in os.environ:
+            del defaults["application_name"]
+        return make_conninfo("", **{**defaults, **_PATIENCE, **said})
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return dict(conninfo_to_dict(self.url.reveal()))
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Connection]:
+        """Open a session of one's own, in which every commit is durable.
+
+        Raises:
+            LedgerError: the database is out of reach, or does not promise that.
+        """
+        with self.errors():
+            connection = await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True)
+        try:
+            with self.errors():
+                await connection.execute(_WAITS)
+                await self._check(connection)
+            yield connection
+        finally:
+            await connection.close()
+
+    async def _check(self, connection: Connection) -> None:
+        """See that what is committed in a session stays, and that the session is a real one."""
+        query = (
+            "SELECT pg_backend_pid(), current_setting('fsync'), current_setting('synchronous_commit'),"
+            " current_schema()"
+        )
+        row = await (await connection.execute(query)).fetchone()
+        assert row is not None
+        pid, fsync, synchronous, schema = row
+        if pid != connection.info.backend_pid:
+            raise LedgerError(f"a connection pooler stands before {self}", hint=OWN_ADDRESS)
+        if fsync != "on":
+            raise LedgerError(
+                f"{self} runs with fsync={fsync}: what it commits may be gone after a loss of power",
+                hint="set fsync=on, or use a database that does not lose what is paid for",
+            )
+        if schema is None:
+            raise LedgerError(
+                f"there is no schema in {self} that tables would be made in",
+                hint="make the one that search_path names: CREATE SCHEMA",
+            )
+        if synchronous not in _DURABLE:
+            await connection.execute("SET synchronous_commit = on")
+        # Nothing of another schema must be taken for this one's.
+        query = "SELECT set_config('search_path', quote_ident(%s), false)"
+        await connection.execute(query, [schema])
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what goes wrong with the database into a `LedgerError`."""
+        try:
+            yield
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable) as error:
+            trouble = LedgerError(f"cannot use the ledger {self}: {_said(error)}", hint=_ROLE)
+        except psycopg.Error as error:
+            trouble = LedgerError(f"cannot use the ledger {self}: {_said(error)}", hint=_AGAIN)
+        except OSError as error:
+            trouble = LedgerError(f"cannot use the ledger {self}: {error.strerror or error}", hint=_AGAIN)
+        else:
+            return
+        raise trouble
+
+
+_ROLE = "whoever first orders makes the tables; docs/fleet.md says what rights are needed"
+_AGAIN = "see that the database is up; then run the same command again"
+
+
+def _said(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _is_here(said: dict[str, Any]) -> bool:
+    """Say whether all hosts are this one."""
+    hosts = str(said.get("hostaddr") or said.get("host") or os.environ.get("PGHOST", "")).split(",")
+    return all(_is_local(host) for host in hosts)
+
+
+def _is_local(host: str) -> bool:
+    if host in {"", "localhost"} or host.startswith(("/", "@")):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def has_tables(connection: Connection) -> bool:
+    """Say whether a run was put into the database.
+
+    Raises:
+        LedgerError: a newer version did.
+    """
+    query = "SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'sectigo_run'"
+    if await (await connection.execute(query)).fetchone() is None:
+        return False
+    row = await (await connection.execute("SELECT version FROM sectigo_run")).fetchone()
+    if row is not None and row[0] > VERSION:
+        raise LedgerError("the ledger was made by a newer version of sectigo-async", hint="use that version")
+    return row is not None
+
+
+async def make_tables(connection: Connection) -> None:
+    """Make the tables of the ledger and of the queue; inside a transaction."""
+    from procrastinate.schema import SchemaManager
+
+    await connection.execute(_TABLES.encode())
+    query = "SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'procrastinate_jobs'"
+    if await (await connection.execute(query)).fetchone() is None:
+        await connection.execute(SchemaManager.get_schema().encode())
+
+
+async def lock_class(connection: Connection) -> int:
+    """Return the number under which the locks of this ledger are told from those of others in the database."""
+    row = await (await connection.execute("SELECT 'sectigo_run'::regclass::oid::bigint")).fetchone()
+    assert row is not None
+    number = int(row[0])
+    return number if number < 2**31 else number - 2**32
