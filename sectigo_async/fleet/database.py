@@ -37,7 +37,8 @@ CREATE TABLE sectigo_run (
     halted text NOT NULL DEFAULT ''
 );
 CREATE TABLE sectigo_chunks (
-    chunk bigint PRIMARY KEY, is_open boolean NOT NULL DEFAULT true, not_before timestamptz NOT NULL DEFAULT now()
+    chunk bigint PRIMARY KEY, is_open boolean NOT NULL DEFAULT true, times_opened integer NOT NULL DEFAULT 1,
+    not_before timestamptz NOT NULL DEFAULT now()
 );
 CREATE TABLE sectigo_orders (
     number bigint GENERATED ALWAYS AS IDENTITY UNIQUE, order_id text PRIMARY KEY,

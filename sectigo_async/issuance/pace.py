@@ -26,7 +26,7 @@ class Pace:
     def __init__(self, clock: Clock, most: int) -> None:
         self._clock = clock
         self._most = most
-        self._limit = min(_FIRST, float(most))
+        self._limit = _FIRST
         self._not_before = 0.0
         self._row = 0
         self._under_way = 0

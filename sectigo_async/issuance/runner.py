@@ -65,6 +65,7 @@ class Issuance:
         options: how to go about it.
         trust: roots that the certificates must lead to; without any, chains are not checked.
         sink: keeps the folders of the devices, where that is not `directory`.
+        archives: where archives are, where that is not in `directory`; nobody else uses it meanwhile.
         pace: how much is under way at once, where other runs share it.
         clock: time.
 
@@ -87,6 +88,7 @@ class Issuance:
         options: Options | None = None,
         trust: "Iterable[x509.Certificate] | None" = None,
         sink: Sink | None = None,
+        archives: Path | None = None,
         pace: Pace | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -102,7 +104,7 @@ class Issuance:
         self._trust = None if trust is None else list(trust)
         self._clock = clock or SystemClock()
         self._folders = Folders(sink or DirectorySink(directory, self._options.access))
-        self._archives = directory / ".sectigo-async" / "archives"
+        self._archives = archives or directory / ".sectigo-async" / "archives"
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._wake = asyncio.Event()
         self._pace = pace or Pace(self._clock, self._options.at_once)

@@ -1,0 +1,186 @@
+"""A run that workers carry out, for whoever puts its list in and looks on."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sectigo_async.clock import Clock, SystemClock
+from sectigo_async.errors import FileError, InvalidArgumentError, LedgerError
+from sectigo_async.fleet.database import Database
+from sectigo_async.fleet.ledger import PostgresLedger
+from sectigo_async.fleet.queue import Terms, hand_out, make_app, put_in
+from sectigo_async.fleet.share import OTHER_SINK, Standing, bind_sink, mark_of, standing
+from sectigo_async.issuance.events import Event, EventKind
+from sectigo_async.issuance.ledger import DeviceState
+from sectigo_async.issuance.options import Options
+from sectigo_async.issuance.plan import Plan
+from sectigo_async.issuance.sink import DirectorySink, Sink
+from sectigo_async.models import Order, OrderState
+from sectigo_async.threads import run_to_end
+
+if TYPE_CHECKING:
+    import procrastinate
+    from cryptography import x509
+
+_EVERY = 1.0
+_PART_OF_TIME = 20
+_SILENCE = timedelta(seconds=30)
+
+
+class FleetRun:
+    """Puts into the ledger what a plan says, for workers to carry out, and tells how that goes.
+
+    Args:
+        database: where the ledger is.
+        ledger: the whole of it, open; others may put lists into it once the run has begun.
+        directory: where the workers keep the folders of the devices.
+        plan: what is to be ordered.
+        options: how to go about it; all workers together keep to its limits.
+        trust: roots that the certificates must lead to; without any, chains are not checked.
+        sink: keeps the folders of the devices, where that is not `directory`.
+        clock: time.
+
+    Attributes:
+        counts: how many devices are in each state.
+        parked: the orders that nobody knows the outcome of, at the end.
+        halted: why no more was ordered, where something was left to order.
+        stopped: whether somebody called `stop`.
+
+    Raises:
+        InvalidArgumentError: the plan has problems.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        ledger: PostgresLedger,
+        directory: Path,
+        plan: Plan,
+        *,
+        options: Options | None = None,
+        trust: "Iterable[x509.Certificate] | None" = None,
+        sink: Sink | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if plan.problems:
+            raise InvalidArgumentError(
+                f"{len(plan.problems)} problems in the list; the first: {plan.problems[0]}",
+                hint="mend them, or leave them out: plan.without_problems()",
+            )
+        self._database = database
+        self._ledger = ledger
+        self._plan = plan
+        self._terms = Terms(options=options or Options(), trust=None if trust is None else tuple(trust))
+        self._sink: Sink = sink or DirectorySink(directory, self._terms.options.access)
+        self._clock = clock or SystemClock()
+        self._leaving = asyncio.Event()
+        self.counts: Counter[DeviceState] = Counter()
+        self.parked: tuple[Order, ...] = ()
+        self.halted = ""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody called `stop`."""
+        return self._leaving.is_set()
+
+    def stop(self, reason: str = "interrupted") -> None:  # noqa: ARG002 - as `Issuance` has it
+        """Look on no more. The workers go on."""
+        self._leaving.set()
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        """Put the plan in, and yield how it goes, until nothing more is done about it.
+
+        Raises:
+            LedgerError: the ledger cannot be written, or a device was changed that is ordered by now.
+            FileError: keys are not kept in this directory, or it cannot be used.
+        """
+        await self._put_in()
+        app = make_app(self._database, _not_here, _not_here, 1)
+        with self._database.errors():
+            async with app.open_async():
+                await self._hand_out(app)
+        before: Standing | None = None
+        silent_since = self._clock.monotonic()
+        while True:
+            began = self._clock.monotonic()
+            stands = await self._ledger.work(lambda connection: standing(connection, _SILENCE))
+            took = self._clock.monotonic() - began
+            self.counts = Counter(stands.counts)
+            if before is None or stands != before:
+                silent_since = self._clock.monotonic()
+                for event in _told(before, stands):
+                    yield event
+            before = stands
+            limit = self._terms.options.timeout
+            if stands.workers == 0 and limit is not None and self._clock.monotonic() - silent_since > limit:
+                self.halted = f"no worker has been at it for {limit:,.0f} s"
+                break
+            is_over = stands.open_chunks == 0 or (stands.halted and stands.under_way == 0)
+            if is_over or self._leaving.is_set():
+                self.halted = stands.halted
+                break
+            await self._rest(max(_EVERY, _PART_OF_TIME * took))
+        orders = await self._ledger.orders()
+        self.parked = tuple(order for order in orders if order.state is OrderState.UNKNOWN)
+
+    async def _put_in(self) -> None:
+        mark = await run_to_end(mark_of, self._sink)
+        if not await self._ledger.work(lambda connection: bind_sink(connection, mark)):
+            raise FileError(
+                f"the keys of this run are kept elsewhere than in {self._sink.where('')}", hint=OTHER_SINK
+            )
+        known = {entry.device.key: entry for entry in await self._ledger.entries()}
+        changed = {device.key for device in self._plan.changed}
+        new = [device for device in self._plan.devices if device.key not in known]
+        await self._ledger.amend(new=new, changed=self._plan.changed)
+        again = [
+            device.key
+            for device in self._plan.devices
+            if device.key in known and device.key not in changed and known[device.key].state is DeviceState.FAILED
+        ]
+        await self._ledger.retry(again)
+        keys = self._ledger.run.keys
+        await self._ledger.work(lambda connection: put_in(connection, keys, self._plan, self._terms))
+        await self._ledger.release()
+
+    async def _hand_out(self, app: "procrastinate.App") -> None:
+        # Sooner than a worker would; where that fails, one does.
+        try:
+            async with self._database.session() as connection:
+                await hand_out(app, connection, self._terms)
+        except LedgerError:
+            return
+
+    async def _rest(self, seconds: float) -> None:
+        leaving = asyncio.create_task(self._leaving.wait())
+        resting = asyncio.create_task(self._clock.sleep(seconds))
+        try:
+            await asyncio.wait({leaving, resting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (leaving, resting):
+                task.cancel()
+            await asyncio.gather(leaving, resting, return_exceptions=True)
+
+
+async def _not_here(_: object) -> None:
+    """Do no job: who puts a list in is no worker."""
+
+
+def _told(before: Standing | None, stands: Standing) -> list[Event]:
+    """Return what has happened since one last looked."""
+    events = []
+    if stands.workers == 0 and stands.open_chunks and (before is None or before.workers):
+        text = "no worker is at work: start `sectigo-async worker` on as many hosts as you like"
+        events.append(Event(kind=EventKind.OUTCOME_UNKNOWN, text=text, counts=stands.counts))
+    if before is not None and before.workers == 0 and stands.workers:
+        text = f"{stands.workers} workers are at work"
+        events.append(Event(kind=EventKind.FOUND, text=text, counts=stands.counts))
+    if stands.halted and (before is None or not before.halted):
+        text = f"no more is ordered: {stands.halted}"
+        events.append(Event(kind=EventKind.STOPPED, text=text, counts=stands.counts))
+    if before is None or before.counts != stands.counts:
+        events.append(Event(kind=EventKind.SAVED, text="", counts=stands.counts))
+    return events

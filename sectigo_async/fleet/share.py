@@ -1,0 +1,146 @@
+"""What the workers of a fleet share: where keys are kept, what a run is, and how much each of them may do."""
+
+import secrets
+from datetime import timedelta
+
+import attrs
+
+from sectigo_async.errors import FileError
+from sectigo_async.fleet.database import Connection
+from sectigo_async.fleet.queue import Terms
+from sectigo_async.issuance.ledger import DeviceState
+from sectigo_async.issuance.sink import Sink
+
+_MARK = ".sectigo-async/sink"
+OTHER_SINK = "give every worker, and `issue`, the same --out: a directory that all of their hosts share"
+
+
+def mark_of(sink: Sink, *, make: bool = True) -> str:
+    """Return what tells a sink from every other, and see that it can be written and read (blocking).
+
+    Args:
+        sink: the sink.
+        make: whether to give it a mark where it has none.
+
+    Raises:
+        FileError: it cannot be written or read, or has lost its mark.
+    """
+    known = sink.read(_MARK)
+    if known is None:
+        if not make:
+            raise FileError(f"{sink.where(_MARK)} is gone: what is kept there is out of reach", hint=OTHER_SINK)
+        try:
+            sink.write({_MARK: secrets.token_hex(16).encode()})
+        except FileError:
+            if sink.read(_MARK) is None:
+                raise
+        known = sink.read(_MARK)
+    if not known:
+        raise FileError(f"what is written to {sink.where(_MARK)} cannot be read there", hint=OTHER_SINK)
+    # Whoever may only read would order, and then lose what comes.
+    sink.write({_MARK: known}, overwrite=True)
+    return known.decode(errors="replace").strip()
+
+
+async def bind_sink(connection: Connection, mark: str) -> bool:
+    """Say whether the keys of the run are kept in the sink with this mark; from now on they are, if nobody said."""
+    await connection.execute("UPDATE sectigo_run SET sink = %s WHERE sink = ''", [mark])
+    row = await (await connection.execute("SELECT sink FROM sectigo_run")).fetchone()
+    return row is not None and row[0] == mark
+
+
+@attrs.frozen(kw_only=True)
+class Standing:
+    """How a run on several machines stands.
+
+    Attributes:
+        counts: how many devices are in each state.
+        open_chunks: how many chunks something is to be done for.
+        under_way: how many of these workers have just now.
+        workers: how many workers are alive.
+        halted: why no more is ordered, where that is so.
+    """
+
+    counts: dict[DeviceState, int]
+    open_chunks: int
+    under_way: int
+    workers: int
+    halted: str
+
+
+async def standing(connection: Connection, silence: timedelta) -> Standing:
+    """Return how a run stands.
+
+    Args:
+        connection: a session.
+        silence: how long a worker may be silent until it counts as gone.
+    """
+    query = "SELECT state, count(*) FROM sectigo_devices GROUP BY state"
+    found: dict[str, int] = dict(await (await connection.execute(query)).fetchall())
+    query = (
+        "SELECT (SELECT count(*) FROM sectigo_chunks WHERE is_open),"
+        " (SELECT count(*) FROM procrastinate_jobs WHERE status = 'doing' AND queueing_lock <> 'sectigo-async tend'),"
+        " (SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - %s), halted FROM sectigo_run"
+    )
+    row = await (await connection.execute(query, [silence])).fetchone()
+    assert row is not None
+    return Standing(
+        counts={state: int(found.get(state.value, 0)) for state in DeviceState},
+        open_chunks=row[0],
+        under_way=row[1],
+        workers=row[2],
+        halted=row[3],
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Outlook:
+    """What a worker is to know of the run when it begins with a chunk.
+
+    Attributes:
+        terms: how the run goes about it.
+        has_succeeded: whether some device is done.
+        more_is_coming: whether something is still to be ordered in other chunks.
+        times_opened: how often this chunk was opened.
+    """
+
+    terms: Terms
+    has_succeeded: bool
+    more_is_coming: bool
+    times_opened: int
+
+
+async def outlook(connection: Connection, chunk: int) -> Outlook:
+    """Return what a worker is to know of the run when it begins with a chunk."""
+    query = (
+        "SELECT options, EXISTS (SELECT FROM sectigo_devices WHERE state = 'done'),"
+        " EXISTS (SELECT FROM sectigo_devices WHERE state = 'planned' AND is_listed AND chunk <> %(chunk)s),"
+        " (SELECT times_opened FROM sectigo_chunks WHERE chunk = %(chunk)s) FROM sectigo_run"
+    )
+    row = await (await connection.execute(query, {"chunk": chunk})).fetchone()
+    assert row is not None
+    return Outlook(
+        terms=Terms.from_document(row[0]), has_succeeded=row[1], more_is_coming=row[2], times_opened=row[3]
+    )
+
+
+async def close(connection: Connection, chunk: int, times_opened: int) -> None:
+    """Note that nothing more is to be done for a chunk, unless somebody has opened it again since."""
+    query = "UPDATE sectigo_chunks SET is_open = false WHERE chunk = %s AND times_opened = %s"
+    await connection.execute(query, [chunk, times_opened])
+
+
+async def leave_alone(connection: Connection, chunk: int, pause: timedelta) -> None:
+    """Have a chunk left alone for a while."""
+    await connection.execute("UPDATE sectigo_chunks SET not_before = now() + %s WHERE chunk = %s", [pause, chunk])
+
+
+async def terms_of(connection: Connection) -> Terms | None:
+    """Return how the run goes about it; `None` where no list was put in yet."""
+    row = await (await connection.execute("SELECT options FROM sectigo_run")).fetchone()
+    return Terms.from_document(row[0]) if row is not None and row[0] else None
+
+
+async def halt(connection: Connection, reason: str) -> None:
+    """Have nothing more ordered until somebody puts a list in again; the first reason counts."""
+    await connection.execute("UPDATE sectigo_run SET halted = %s WHERE halted = ''", [reason.replace("\0", "")])

@@ -1,0 +1,357 @@
+"""A worker: it takes chunks of a run that is in PostgreSQL, and issues for their devices as one machine does."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from sectigo_async.client import SectigoClient
+from sectigo_async.clock import Clock, SystemClock
+from sectigo_async.errors import (
+    AuthenticationError,
+    FileError,
+    InvalidArgumentError,
+    LedgerError,
+    LedgerInUseError,
+    PkiError,
+    SectigoError,
+)
+from sectigo_async.fleet.database import Connection, Database, has_tables
+from sectigo_async.fleet.ledger import PostgresLedger, run_of
+from sectigo_async.fleet.queue import QUEUE, hand_out, make_app, reclaim
+from sectigo_async.fleet.share import (
+    OTHER_SINK,
+    Outlook,
+    bind_sink,
+    close,
+    halt,
+    leave_alone,
+    mark_of,
+    outlook,
+    standing,
+    terms_of,
+)
+from sectigo_async.issuance.events import Event, EventKind
+from sectigo_async.issuance.folders import Folders
+from sectigo_async.issuance.ledger import DeviceState, Entry, Keys
+from sectigo_async.issuance.options import Options
+from sectigo_async.issuance.pace import Pace
+from sectigo_async.issuance.plan import plan_what_is_left
+from sectigo_async.issuance.runner import Issuance
+from sectigo_async.issuance.sink import DirectorySink, Sink
+from sectigo_async.threads import run_to_end
+
+if TYPE_CHECKING:
+    import procrastinate
+
+CHUNKS = 4
+"""As many chunks a worker has at once: while one waits for the service, others are written."""
+
+SILENCE = 3
+"""A worker that missed as many heartbeats counts as gone."""
+
+_BATCH = 500
+_GRACE = 45.0
+_SHORTEST, _LONGEST = 1.0, 30.0
+_LEFT_ALONE = timedelta(seconds=15)
+
+
+class Worker:
+    """Works at a run until it is told to stop; as many as wanted, on any hosts.
+
+    Args:
+        client: sends all of it; it is signed in as who put the list in.
+        database: where the ledger is.
+        directory: where the folders of the devices are, the same directory for all workers; and archives until their
+            certificates are saved.
+        sink: keeps the folders of the devices, where that is not `directory`.
+        heartbeat: seconds between signs of life (1 to 20). A worker that is silent for three of them counts as gone:
+            its chunks are given to others, once its lock is free.
+        clock: time.
+
+    Attributes:
+        counts: how many devices of the run are in each state, as last seen.
+    """
+
+    def __init__(
+        self,
+        client: SectigoClient,
+        database: Database,
+        directory: Path,
+        *,
+        sink: Sink | None = None,
+        heartbeat: float = 10.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self._client = client
+        self._database = database
+        self._directory = directory
+        self._given = sink
+        self._sink: Sink = sink or DirectorySink(directory)
+        self._heartbeat = heartbeat
+        self._clock = clock or SystemClock()
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._running: set[Issuance] = set()
+        self._jobs: set[asyncio.Task[Any]] = set()
+        self._serving: asyncio.Task[None] | None = None
+        self._stopped = asyncio.Event()
+        self._fatal: SectigoError | None = None
+        self._mark = ""
+        self._most_open = 1
+        self._pace = Pace(self._clock, 1)
+        self.counts: Mapping[DeviceState, int] = Counter()
+
+    def stop(self, reason: str = "interrupted") -> None:
+        """Order nothing more. What is under way gets 30 seconds; the rest is left to other workers."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        self._tell(EventKind.STOPPED, f"no more is ordered here: {reason}")
+        for issuance in self._running:
+            issuance.stop(reason)
+        if self._serving is not None:
+            self._serving.cancel()
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        """Work, and yield what happens, until `stop` is called. Left early, it stops at once, and loses nothing.
+
+        Raises:
+            AuthenticationError: no token can be had any more.
+            FileError: keys cannot be kept here, or not where the others keep them.
+            InvalidArgumentError: the run is of another login.
+        """
+        work = asyncio.create_task(self._work())
+        work.add_done_callback(lambda _: self._events.put_nowait(None))
+        try:
+            while (event := await self._events.get()) is not None:
+                yield event
+            await work
+        finally:
+            for task in (*self._jobs, work):
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(work, return_exceptions=True)
+
+    async def _work(self) -> None:
+        self._mark = await run_to_end(mark_of, self._sink)
+        await self._client.sign_in()
+        pause = _SHORTEST
+        while not self._stopped.is_set():
+            try:
+                if await self._is_ready():
+                    pause = _SHORTEST
+                    await self._serve()
+                    continue
+            except LedgerError as error:
+                self._tell(EventKind.TROUBLE, str(error))
+                pause = min(2 * pause, _LONGEST)
+            await self._rest(pause)
+        if self._fatal is not None:
+            raise self._fatal
+
+    async def _rest(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+
+    async def _is_ready(self) -> bool:
+        """Say whether there is a run to work at; see that it may be worked at from here.
+
+        Raises:
+            FileError: its keys are kept elsewhere.
+            InvalidArgumentError: it is of another login.
+            LedgerError: the database is out of reach.
+        """
+        async with self._database.session() as connection:
+            with self._database.errors():
+                if not await has_tables(connection) or (terms := await terms_of(connection)) is None:
+                    return False
+                run = await run_of(connection)
+                bound = await bind_sink(connection, self._mark)
+                login = (self._client.config.endpoint, self._client.username or "")
+                if login != (run.endpoint, run.username):
+                    raise InvalidArgumentError(
+                        f"the run is of {run.username} at {run.endpoint}, not of {login[1]} at {login[0]}",
+                        hint="sign in as who ordered",
+                    )
+                if not bound:
+                    raise FileError(
+                        f"the keys of this run are kept elsewhere than in {self._sink.where('')}",
+                        hint=OTHER_SINK,
+                    )
+                self._share(terms.options, 1)
+                await self._look(connection)
+        return True
+
+    async def _serve(self) -> None:
+        """Do jobs until the database is out of reach, or somebody says stop."""
+        import procrastinate
+        import psycopg
+
+        every = max(1, min(5, round(self._heartbeat)))
+        app = make_app(self._database, self._issue, self._tend, every)
+        try:
+            async with app.open_async():
+                serving = self._serving = asyncio.create_task(self._do_jobs(app))
+                try:
+                    await asyncio.wait([serving])
+                finally:
+                    serving.cancel()
+                    await asyncio.wait([serving])
+                if not serving.cancelled():
+                    serving.result()
+        except (procrastinate.exceptions.ProcrastinateException, psycopg.Error, OSError) as error:
+            cause = error.__cause__ or error
+            self._tell(EventKind.TROUBLE, f"the database does not answer, and is asked again: {cause}")
+            await self._rest(_SHORTEST)
+        finally:
+            self._serving = None
+
+    async def _do_jobs(self, app: "procrastinate.App") -> None:
+        if self._stopped.is_set():
+            return
+        watching = asyncio.create_task(self._watch())
+        try:
+            await app.run_worker_async(
+                queues=[QUEUE],
+                concurrency=CHUNKS,
+                install_signal_handlers=False,
+                shutdown_graceful_timeout=_GRACE,
+                delete_jobs="always",
+                update_heartbeat_interval=self._heartbeat,
+                stalled_worker_timeout=SILENCE * self._heartbeat,
+                fetch_job_polling_interval=5.0,
+            )
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+    async def _watch(self) -> None:
+        """Look how the run stands, and how many share its limits."""
+        while True:
+            await asyncio.sleep(self._heartbeat / 2)
+            with suppress(LedgerError):
+                async with self._database.session() as connection:
+                    with self._database.errors():
+                        await self._look(connection)
+
+    async def _look(self, connection: Connection) -> None:
+        stands = await standing(connection, timedelta(seconds=SILENCE * self._heartbeat))
+        self.counts = stands.counts
+        if (terms := await terms_of(connection)) is not None:
+            self._share(terms.options, stands.workers)
+
+    def _share(self, options: Options, workers: int) -> None:
+        """Take a share of what all workers together may do."""
+        self._pace.most = max(1, options.at_once // max(1, workers))
+        self._most_open = max(1, options.most_open // max(1, workers) // CHUNKS)
+
+    async def _tend(self, app: "procrastinate.App") -> None:
+        """See that each chunk that something is to be done for has a job, also where a worker died with one."""
+        await reclaim(app, SILENCE * self._heartbeat)
+        # Out of reach, it is asked again soon.
+        with suppress(LedgerError):
+            async with self._database.session() as connection:
+                with self._database.errors():
+                    if (terms := await terms_of(connection)) is not None:
+                        await hand_out(app, connection, terms)
+
+    async def _issue(self, chunk: int) -> None:
+        """Do what is to be done for a chunk; whatever happens, what is left of it stands in the ledger."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        try:
+            async with PostgresLedger.open_chunk(self._database, chunk, clock=self._clock) as ledger:
+                await self._issue_for(ledger, chunk)
+        except LedgerInUseError:
+            pass  # A worker that was taken for gone is still at it.
+        except LedgerError as error:
+            self._tell(EventKind.TROUBLE, f"chunk {chunk}: {error}")
+        except (AuthenticationError, FileError) as error:
+            # Another worker may be better off.
+            self._fatal = self._fatal or error
+            self.stop(str(error))
+
+    async def _issue_for(self, ledger: PostgresLedger, chunk: int) -> None:
+        # A directory that is not mounted any more is empty: keys made there would be lost to all others.
+        if await run_to_end(mark_of, self._sink, make=False) != self._mark:
+            raise FileError(f"{self._sink.where('')} is another directory by now", hint="mount it again")
+        known = await ledger.work(lambda connection: outlook(connection, chunk))
+        sink = self._given or DirectorySink(self._directory, known.terms.options.access)
+        open_orders = await ledger.entries({DeviceState.UNKNOWN, DeviceState.ORDERED})
+        await run_to_end(_probe_keys, Folders(sink), ledger.run.keys, open_orders)
+        plan = await plan_what_is_left(self._client, ledger)
+        if self._stopped.is_set():
+            return
+        archives = self._directory / ".sectigo-async" / "archives" / str(chunk)
+        issuance = Issuance(
+            self._client,
+            ledger,
+            self._directory,
+            plan,
+            options=self._options(known),
+            trust=known.terms.trust,
+            sink=sink,
+            archives=archives,
+            pace=self._pace,
+            clock=self._clock,
+        )
+        self._running.add(issuance)
+        try:
+            async with aclosing(issuance.run()) as events:
+                async for event in events:
+                    self._events.put_nowait(attrs.evolve(event, counts=self.counts))
+        except (AuthenticationError, FileError, LedgerError):
+            raise
+        except SectigoError as error:
+            reason = str(error)
+        else:
+            reason = "" if issuance.stopped else issuance.halted
+        finally:
+            self._running.discard(issuance)
+        if reason:
+            await ledger.work(lambda connection: halt(connection, reason))
+            self._tell(EventKind.STOPPED, f"no more is ordered: {reason}")
+        elif issuance.stopped:
+            return
+        elif issuance.parked and known.more_is_coming:
+            # What is ordered later may prove what became of it.
+            await ledger.work(lambda connection: leave_alone(connection, chunk, _LEFT_ALONE))
+        else:
+            await ledger.work(lambda connection: close(connection, chunk, known.times_opened))
+            with suppress(OSError):
+                await asyncio.to_thread(archives.rmdir)
+
+    def _options(self, known: Outlook) -> Options:
+        """Return how to go about a chunk: with a share of what all workers may do."""
+        options = known.terms.options
+        size = options.batch_size
+        if size is not None or known.has_succeeded or not options.pilot:
+            size = min(size or _BATCH, self._most_open)
+        pilot = options.pilot and not known.has_succeeded
+        return attrs.evolve(options, batch_size=size, most_open=self._most_open, pilot=pilot)
+
+    def _tell(self, kind: EventKind, text: str) -> None:
+        self._events.put_nowait(Event(kind=kind, text=text, counts=self.counts))
+
+
+def _probe_keys(folders: Folders, keys: Keys, entries: Iterable[Entry]) -> None:
+    """See that what opens the certificates of devices can be read here.
+
+    Raises:
+        FileError: it cannot.
+    """
+    for entry in entries:
+        if keys is Keys.SERVER:
+            folders.known_password(entry.device)
+            continue
+        # One that is damaged, or gone, is so for every worker.
+        with suppress(PkiError):
+            folders.key_sha256(entry.device)
