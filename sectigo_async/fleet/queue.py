@@ -44,10 +44,10 @@ AND (SELECT halted = '' FROM sectigo_run)
 AND (NOT %(pilot)s OR EXISTS (SELECT FROM sectigo_devices WHERE state = 'done')
     OR chunks.chunk = (SELECT min(chunk) FROM sectigo_chunks WHERE is_open))
 AND (%(resubmit)s
-    OR NOT EXISTS (SELECT FROM sectigo_orders orders WHERE state = 'unknown' AND chunk <> chunks.chunk
+    OR NOT EXISTS (SELECT FROM sectigo_orders orders WHERE state = 'unknown' AND orders.chunk <> chunks.chunk
         AND sent_at > now() - make_interval(secs => %(settle)s))
-    OR NOT EXISTS (SELECT FROM sectigo_devices WHERE chunk = chunks.chunk AND state = 'planned' AND is_listed)
-    OR EXISTS (SELECT FROM sectigo_devices WHERE chunk <> chunks.chunk AND state = 'planned' AND is_listed))
+    OR NOT EXISTS (SELECT FROM sectigo_devices d WHERE d.chunk = chunks.chunk AND state = 'planned' AND is_listed)
+    OR EXISTS (SELECT FROM sectigo_devices d WHERE d.chunk <> chunks.chunk AND state = 'planned' AND is_listed))
 ORDER BY chunks.chunk LIMIT greatest(0, %(most)s - (SELECT count(*) FROM procrastinate_jobs))
 """
 
@@ -194,7 +194,8 @@ async def _add_chunks(connection: Connection, count: int) -> int:
     """Add chunks, and return the number before the first of them."""
     before = await _number(connection, "SELECT coalesce(max(chunk), 0) FROM sectigo_chunks")
     await connection.execute(
-        "INSERT INTO sectigo_chunks (chunk) SELECT generate_series(%s::bigint, %s::bigint)", [before + 1, before + count]
+        "INSERT INTO sectigo_chunks (chunk) SELECT generate_series(%s::bigint, %s::bigint)",
+        [before + 1, before + count],
     )
     return before
 

@@ -100,13 +100,11 @@ class Outlook:
     Attributes:
         terms: how the run goes about it.
         has_succeeded: whether some device is done.
-        more_is_coming: whether something is still to be ordered in other chunks.
         times_opened: how often this chunk was opened.
     """
 
     terms: Terms
     has_succeeded: bool
-    more_is_coming: bool
     times_opened: int
 
 
@@ -114,14 +112,11 @@ async def outlook(connection: Connection, chunk: int) -> Outlook:
     """Return what a worker is to know of the run when it begins with a chunk."""
     query = (
         "SELECT options, EXISTS (SELECT FROM sectigo_devices WHERE state = 'done'),"
-        " EXISTS (SELECT FROM sectigo_devices WHERE state = 'planned' AND is_listed AND chunk <> %(chunk)s),"
         " (SELECT times_opened FROM sectigo_chunks WHERE chunk = %(chunk)s) FROM sectigo_run"
     )
     row = await (await connection.execute(query, {"chunk": chunk})).fetchone()
     assert row is not None
-    return Outlook(
-        terms=Terms.from_document(row[0]), has_succeeded=row[1], more_is_coming=row[2], times_opened=row[3]
-    )
+    return Outlook(terms=Terms.from_document(row[0]), has_succeeded=row[1], times_opened=row[2])
 
 
 async def close(connection: Connection, chunk: int, times_opened: int) -> None:
@@ -133,6 +128,16 @@ async def close(connection: Connection, chunk: int, times_opened: int) -> None:
 async def leave_alone(connection: Connection, chunk: int, pause: timedelta) -> None:
     """Have a chunk left alone for a while."""
     await connection.execute("UPDATE sectigo_chunks SET not_before = now() + %s WHERE chunk = %s", [pause, chunk])
+
+
+async def look_again(connection: Connection, chunk: int, pause: timedelta) -> None:
+    """Open, after a while, the other chunks that have an order of unknown outcome."""
+    await connection.execute(
+        "UPDATE sectigo_chunks chunks SET is_open = true, times_opened = times_opened + 1, not_before = now() + %s"
+        " WHERE NOT is_open AND chunk <> %s"
+        " AND EXISTS (SELECT FROM sectigo_orders orders WHERE orders.chunk = chunks.chunk AND state = 'unknown')",
+        [pause, chunk],
+    )
 
 
 async def terms_of(connection: Connection) -> Terms | None:

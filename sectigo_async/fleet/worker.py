@@ -18,8 +18,11 @@ from sectigo_async.errors import (
     InvalidArgumentError,
     LedgerError,
     LedgerInUseError,
+    NoReplyError,
     PkiError,
+    RateLimitError,
     SectigoError,
+    ServerError,
 )
 from sectigo_async.fleet.database import Connection, Database, has_tables
 from sectigo_async.fleet.ledger import PostgresLedger, run_of
@@ -31,6 +34,7 @@ from sectigo_async.fleet.share import (
     close,
     halt,
     leave_alone,
+    look_again,
     mark_of,
     outlook,
     standing,
@@ -58,7 +62,9 @@ SILENCE = 3
 _BATCH = 500
 _GRACE = 45.0
 _SHORTEST, _LONGEST = 1.0, 30.0
-_LEFT_ALONE = timedelta(seconds=15)
+_LEFT_ALONE = timedelta(seconds=60)
+_LOOK_AGAIN = timedelta(seconds=15)
+_TROUBLES = (LedgerError, NoReplyError, RateLimitError, ServerError)
 
 
 class Worker:
@@ -139,7 +145,6 @@ class Worker:
 
     async def _work(self) -> None:
         self._mark = await run_to_end(mark_of, self._sink)
-        await self._client.sign_in()
         pause = _SHORTEST
         while not self._stopped.is_set():
             try:
@@ -147,7 +152,7 @@ class Worker:
                     pause = _SHORTEST
                     await self._serve()
                     continue
-            except LedgerError as error:
+            except _TROUBLES as error:
                 self._tell(EventKind.TROUBLE, str(error))
                 pause = min(2 * pause, _LONGEST)
             await self._rest(pause)
@@ -165,7 +170,9 @@ class Worker:
         Raises:
             FileError: its keys are kept elsewhere.
             InvalidArgumentError: it is of another login.
+            AuthenticationError: no token can be had.
             LedgerError: the database is out of reach.
+            NoReplyError, ServerError, RateLimitError: the service is.
         """
         async with self._database.session() as connection:
             with self._database.errors():
@@ -186,6 +193,8 @@ class Worker:
                     )
                 self._share(terms.options, 1)
                 await self._look(connection)
+        # Who cannot sign in is not to take what others could do.
+        await self._client.sign_in()
         return True
 
     async def _serve(self) -> None:
@@ -272,7 +281,7 @@ class Worker:
                 await self._issue_for(ledger, chunk)
         except LedgerInUseError:
             pass  # A worker that was taken for gone is still at it.
-        except LedgerError as error:
+        except _TROUBLES as error:
             self._tell(EventKind.TROUBLE, f"chunk {chunk}: {error}")
         except (AuthenticationError, FileError) as error:
             # Another worker may be better off.
@@ -301,12 +310,15 @@ class Worker:
             sink=sink,
             archives=archives,
             pace=self._pace,
+            leaves_doubts=True,
             clock=self._clock,
         )
+        has_ordered = False
         self._running.add(issuance)
         try:
             async with aclosing(issuance.run()) as events:
                 async for event in events:
+                    has_ordered = has_ordered or event.kind is EventKind.ORDERED
                     self._events.put_nowait(attrs.evolve(event, counts=self.counts))
         except (AuthenticationError, FileError, LedgerError):
             raise
@@ -321,13 +333,16 @@ class Worker:
             self._tell(EventKind.STOPPED, f"no more is ordered: {reason}")
         elif issuance.stopped:
             return
-        elif issuance.parked and known.more_is_coming:
-            # What is ordered later may prove what became of it.
-            await ledger.work(lambda connection: leave_alone(connection, chunk, _LEFT_ALONE))
+        elif (settles_in := issuance.settles_in) is not None:
+            pause = min(timedelta(seconds=settles_in), _LEFT_ALONE)
+            await ledger.work(lambda connection: leave_alone(connection, chunk, pause))
         else:
             await ledger.work(lambda connection: close(connection, chunk, known.times_opened))
             with suppress(OSError):
                 await asyncio.to_thread(archives.rmdir)
+        if has_ordered:
+            # That may prove what became of orders in other chunks.
+            await ledger.work(lambda connection: look_again(connection, chunk, _LOOK_AGAIN))
 
     def _options(self, known: Outlook) -> Options:
         """Return how to go about a chunk: with a share of what all workers may do."""

@@ -67,6 +67,7 @@ class Issuance:
         sink: keeps the folders of the devices, where that is not `directory`.
         archives: where archives are, where that is not in `directory`; nobody else uses it meanwhile.
         pace: how much is under way at once, where other runs share it.
+        leaves_doubts: end when there is nothing to do but to wait until orders of unknown outcome have settled.
         clock: time.
 
     Attributes:
@@ -90,6 +91,7 @@ class Issuance:
         sink: Sink | None = None,
         archives: Path | None = None,
         pace: Pace | None = None,
+        leaves_doubts: bool = False,
         clock: Clock | None = None,
     ) -> None:
         if plan.problems:
@@ -114,7 +116,9 @@ class Issuance:
         self._ready: deque[int] = deque()
         self._downloads: Counter[int] = Counter()
         self._failed_in: dict[int, int | None] = {}
+        self._leaves_doubts = leaves_doubts
         self._looking = False
+        self._has_looked = False
         self._failures = 0
         self._until: float | None = None
         self._fatal: SectigoError | None = None
@@ -127,6 +131,11 @@ class Issuance:
     def parked(self) -> tuple[Order, ...]:
         """The orders that nobody knows the outcome of."""
         return tuple(self._doubt)
+
+    @property
+    def settles_in(self) -> float | None:
+        """The seconds until all orders of unknown outcome have settled; `None` where they have, or there are none."""
+        return self._doubt.settles_in()
 
     @property
     def stopped(self) -> bool:
@@ -173,7 +182,7 @@ class Issuance:
                     task.add_done_callback(lambda _: self._pace.end())
                     running.add(task)
                 pause = self._pause()
-                if not running and pause is None:
+                if not running and (pause is None or self._only_doubts_are_left()):
                     break
                 await self._rest(running, pause)
                 running = {task for task in running if not task.done()}
@@ -254,6 +263,12 @@ class Issuance:
         waits = (ready, self._schedule.pause(), self._look_pause(), self._order_pause())
         due = [wait for wait in waits if wait is not None]
         return max(min(due), self._pace.pause()) if due else None
+
+    def _only_doubts_are_left(self) -> bool:
+        """Say whether there is nothing to do but to wait for orders to settle, and that is left to a later run."""
+        if not self._leaves_doubts or not self._has_looked or self._doubt.settles_in() is None:
+            return False
+        return not self._ready and not len(self._schedule) and self._order_pause() != 0
 
     def _look_pause(self) -> float | None:
         """Return the seconds until orders of unknown outcome are looked for; `None` where they are not."""
@@ -498,6 +513,7 @@ class Issuance:
             self._troubled(error)
         finally:
             self._looking = False
+            self._has_looked = True
             self._doubt.looked(beside_other_work=self._order_pause() is not None or len(self._schedule) > 0)
 
     async def _take(self, result: Reconciliation) -> None:

@@ -38,9 +38,13 @@ class Site:
         settings = SandboxConfig()
         return SectigoClient(endpoint=self.service.url, username=settings.username, password=settings.password)
 
-    async def put_in(self, names: Sequence[str], *, keys: Keys = Keys.LOCAL, options: Options | None = None) -> FleetRun:
+    async def put_in(
+        self, names: Sequence[str], *, keys: Keys = Keys.LOCAL, options: Options | None = None
+    ) -> FleetRun:
         """Put a list in, and look on until nothing more is done about it."""
-        listed = read_devices("\n".join(["common_name,serialNumber", *(f"{name},SN-1" for name in names)]).encode(), name="devices.csv")
+        listed = read_devices(
+            "\n".join(["common_name,serialNumber", *(f"{name},SN-1" for name in names)]).encode(), name="devices.csv"
+        )
         run = Run(endpoint=self.service.url, username=SandboxConfig().username, profile_id=PROFILE, keys=keys)
         async with self.client() as client, PostgresLedger.open(self.database, run) as ledger:
             plan = await make_plan(client, ledger, self.directory, listed)

@@ -1,0 +1,27 @@
+"""A worker in a process that may be killed: `python -m tests.fleet.worker_process URL DATABASE DIRECTORY HEARTBEAT`."""
+
+import asyncio
+import signal
+import sys
+from contextlib import aclosing
+from pathlib import Path
+
+from sectigo_async import SectigoClient
+from sectigo_async.fleet import Database, Worker
+from sectigo_async.sandbox import SandboxConfig
+
+
+async def work(endpoint: str, database: str, directory: Path, heartbeat: float) -> None:
+    """Work until SIGTERM."""
+    settings = SandboxConfig()
+    async with SectigoClient(endpoint=endpoint, username=settings.username, password=settings.password) as client:
+        worker = Worker(client, Database.at(database), directory, heartbeat=heartbeat)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+        async with aclosing(worker.run()) as events:
+            async for event in events:
+                sys.stdout.write(f"{event.kind.value}: {event.text}\n")
+                sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(work(sys.argv[1], sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])))
