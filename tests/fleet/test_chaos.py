@@ -22,7 +22,7 @@ from tests.fleet.test_run import HEARTBEAT, Site
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
 
-OPTIONS = Options(batch_size=10, settle=3.0, at_once=20)
+OPTIONS = Options(batch_size=int(os.environ.get("SIZE", "10")), settle=3.0, at_once=20)
 
 
 @attrs.define
@@ -32,7 +32,7 @@ class Crew:
     site: Site
     url: str
     log: Path
-    size: int
+    kills_wanted: int
     processes: list[subprocess.Popen[bytes]] = attrs.field(factory=list)
     kills: int = 0
 
@@ -54,15 +54,15 @@ class Crew:
         await asyncio.sleep(4)
         os.kill(frozen.pid, signal.SIGSTOP)
         asleep = True
-        for turn in range(1000):
-            await asyncio.sleep(chance.uniform(0.5, 3))
+        for turn in range(self.kills_wanted):
+            await asyncio.sleep(chance.uniform(0.5, 4))
             victim = chance.choice(self.processes[1:])
             victim.kill()
             victim.wait()
             self.processes.remove(victim)
             self.kills += 1
             self.add()
-            if asleep and turn == 4:
+            if asleep and turn == 3:
                 os.kill(frozen.pid, signal.SIGCONT)
                 asleep = False
 
@@ -79,7 +79,7 @@ async def test_each_device_gets_one_certificate_whatever_befalls_workers(
     names = [f"gw{number}.example.com" for number in range(int(os.environ.get("DEVICES", "200")))]
     with Service(faults(0.3), seed=5) as service:
         site = Site(service, Database.at(database), tmp_path / "out")
-        crew = Crew(site, database, tmp_path / "workers.log", 4)
+        crew = Crew(site, database, tmp_path / "workers.log", int(os.environ.get("KILLS", "12")))
         for _ in range(4):
             crew.add()
         harm = asyncio.create_task(crew.suffer(random.Random(7)))
