@@ -1,21 +1,17 @@
-import asyncio
 import os
 import shutil
 import signal
 import subprocess
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 import attrs
 import pytest
 
-from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
-from sectigo_async.testing import FakeClock
+from sectigo_async.sandbox import SandboxConfig
+from sectigo_async.testing import RunningSandbox
 
 TESTS = str(Path(__file__).parent)
 
@@ -110,47 +106,16 @@ def secret_service(tmp_path: Path) -> Iterator[SecretService]:
     process.wait(10)
 
 
-class Live:
-    """A simulator in a thread of this process, which the test can reach into.
-
-    Args:
-        settings: its settings.
-    """
-
-    def __init__(self, settings: SandboxConfig) -> None:
-        self.clock = FakeClock(start=time.time())
-        self.sandbox = Sandbox(settings, self.clock)
-        self.url = ""
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
-
-    async def _serve(self) -> None:
-        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        async with SandboxServer(self.sandbox) as server:
-            self.url = server.url
-            self._ready.set()
-            await self._end.wait()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(10)
-
-
 @pytest.fixture(scope="session")
-def simulate() -> Callable[[SandboxConfig], Live]:
+def simulate() -> Callable[[SandboxConfig], RunningSandbox]:
     """Make simulators with settings of the test's own."""
-    return Live
+    return RunningSandbox
 
 
 @pytest.fixture
-def live() -> Iterator[Live]:
+def live() -> Iterator[RunningSandbox]:
     """A simulator whose refresh tokens are good once, and which issues at once."""
-    with Live(SandboxConfig(issue_delay=0, rotate_refresh=True)) as running:
+    with RunningSandbox(SandboxConfig(issue_delay=0, rotate_refresh=True)) as running:
         yield running
 
 
