@@ -1,7 +1,6 @@
 """What is built and installed."""
 
 import importlib.metadata
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,20 +43,6 @@ def test_without_the_simulator_its_commands_say_how_to_install_it(command: str, 
     assert result.returncode == 1
     assert "pip install 'sectigo-async[sandbox]'" in result.stderr
     assert not list(tmp_path.iterdir())
-
-
-def test_examples_run(tmp_path: Path) -> None:
-    for example in (ROOT / "examples").glob("*.py"):
-        result = subprocess.run(
-            [sys.executable, "-W", "error", str(example)],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-        )
-        assert result.returncode == 0, result.stderr
-        assert "verified" in result.stdout
 
 
 def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
