@@ -1,4 +1,8 @@
-"""The simulator, and the service in front of it."""
+"""The service, in front of the simulator.
+
+In a project of its own, this names the plugin: `pytest_plugins = ["sectigo_async.testing.plugin"]`. Here the settings
+of the project that it lies in do that.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -9,8 +13,6 @@ import pytest
 
 from examples.service.app import create_app
 from sectigo_async import SectigoClient
-
-pytest_plugins = ["sectigo_async.testing.plugin"]
 
 
 @pytest.fixture
