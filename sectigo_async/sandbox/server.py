@@ -21,6 +21,7 @@ from sectigo_async.sandbox.state import Sandbox
 
 _GRACE: Final = 1
 _BACKLOG: Final = 128
+_ROUNDS: Final = 10
 
 
 # What these libraries say of hostile input and of a shutdown is for programs that set up logging, not for stderr.
@@ -108,7 +109,7 @@ class SandboxServer:
         traceback: TracebackType | None,
     ) -> None:
         assert self._task is not None
-        self._server.should_exit = True
+        self._server.end()
         try:
             await self._task
             # Requests that outlasted the grace have been cancelled; let them notice.
@@ -171,6 +172,30 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
+    """Ends when it is told to, and not at the next tenth of a second: every test waits for it."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._end = asyncio.Event()
+
+    def end(self) -> None:
+        """Have the server finish what is under way, and end."""
+        self.should_exit = True
+        self._end.set()
+
+    async def main_loop(self) -> None:
+        """Wait for the end."""
+        await self.on_tick(0)
+        await self._end.wait()
+        # Who stands at the door is let in first: the loop takes a few rounds for it.
+        for _ in range(_ROUNDS):
+            await asyncio.sleep(0)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for those who are connected, where there are any; `abort` closes the listeners."""
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Leave signals alone: they belong to whoever runs the loop."""
