@@ -1,5 +1,6 @@
 """The pytest plugin, as users have it: in a pytest of its own, with the plugins and settings of theirs."""
 
+import asyncio
 import os
 import re
 import subprocess
@@ -9,6 +10,9 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+
+from sectigo_async.sandbox import SandboxConfig
+from sectigo_async.testing import RunningSandbox
 
 PLUGIN = 'pytest_plugins = ["sectigo_async.testing.plugin"]\n'
 
@@ -204,3 +208,21 @@ def test_a_sandbox_that_cannot_listen_says_so(run_pytest: Pytest) -> None:
     """)
 
     run_pytest(tests)
+
+
+def test_a_sandbox_with_a_file_goes_on_in_the_next_one(tmp_path: Path) -> None:
+    config = SandboxConfig(state=tmp_path / "sandbox.db", issue_delay=0)
+    roots = []
+    for _ in range(2):
+        with RunningSandbox(config) as running:
+            roots.append(running.root())
+            asyncio.run(_sign_in(running))
+
+    assert roots[0] == roots[1]
+    with RunningSandbox(config) as running:
+        assert running.stats()["logins"] == 2
+
+
+async def _sign_in(running: RunningSandbox) -> None:
+    async with running.client() as client:
+        await client.sign_in()
