@@ -23,7 +23,7 @@ from sectigo_async.errors import ConfigurationError
 from sectigo_async.secrets import Secret
 from sectigo_async.text import one_line
 
-_log = logging.getLogger("sectigo_async.connections")
+_log = logging.getLogger("sectigo_async.auth")
 
 _REFUSED_BY_TLS = {
     9: "its certificate is not valid yet, or the clock of this machine is slow",

@@ -18,7 +18,7 @@ from sectigo_async.threads import run_to_end
 from sectigo_async.wire.calls import BYTES, Call
 from sectigo_async.wire.reply import Reply, quote
 
-_log = logging.getLogger("sectigo_async.exchange")
+_log = logging.getLogger("sectigo_async.transport")
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
 _ERROR_BODY_LIMIT = 64 * 1024
@@ -49,8 +49,12 @@ class Attempt:
     """What is known of the request under way, for whoever is interrupted.
 
     httpcore tells through the `trace` extension whether the request itself went out.
+
+    Attributes:
+        number: how many requests were sent for the call, the one under way included.
     """
 
+    number: int = attrs.field(default=0, init=False)
     _under_way: bool = attrs.field(default=False, init=False)
     _queued: bool = attrs.field(default=False, init=False)
     _seen: bool = attrs.field(default=False, init=False)
@@ -64,6 +68,7 @@ class Attempt:
 
     def begin(self) -> None:
         """Note that a request is about to be sent."""
+        self.number += 1
         self._under_way, self._queued, self._seen, self._sent = True, False, False, False
 
     def end(self) -> None:
@@ -124,6 +129,7 @@ class Exchanger:
         started = time.perf_counter()
         secrets = call.secrets if token is None else (*call.secrets, token)
         attempt.begin()
+        result: Reply | Failure | None = None
         try:
             response = await self._http.handle_async_request(self._request(call, token, attempt))
             response.request = _bare_request(call.method, self._base + call.path)
@@ -143,10 +149,11 @@ class Exchanger:
             if not call.repeatable and attempt.may_have_run:
                 cancelled.add_note(f"{call.subject} was sent, but its outcome is unknown: look before repeating it")
             raise
+        finally:
+            if _log.isEnabledFor(logging.DEBUG):
+                _tell(call, secrets, result, attempt.number, time.perf_counter() - started)
         if isinstance(result, Failure) and not result.sent:
             attempt.end()
-        outcome = result.status if isinstance(result, Reply) else result.problem
-        _log.debug("%s %s: %s, %.0f ms", call.method, call.path, outcome, (time.perf_counter() - started) * 1e3)
         return result
 
     def _request(self, call: Call[Any], token: Secret | None, attempt: Attempt) -> httpx.Request:
@@ -209,6 +216,39 @@ def _url(text: str) -> httpx.URL:
 def _bare_request(method: str, url: str) -> httpx.Request:
     """Return what a response may know of its request, and errors with it: no token and no body."""
     return httpx.Request(method, _url(url))
+
+
+def _tell(
+    call: Call[Any], secrets: tuple[Secret, ...], result: Reply | Failure | None, attempt: int, seconds: float
+) -> None:
+    """Log one request; `result` is `None` where it was given up, at the end of the call's time or by the caller."""
+    fields = log_fields(call, secrets, result, attempt) | {"duration_ms": round(seconds * 1e3, 1)}
+    _log.debug(
+        "%(method)s %(path)s: %(outcome)s, %(duration_ms).0f ms, attempt %(attempt)d",
+        {**fields, "outcome": fields["problem"] or fields["status"]},
+        extra=fields,
+    )
+
+
+def log_fields(
+    call: Call[Any], secrets: tuple[Secret, ...], result: Reply | Failure | None, attempt: int
+) -> dict[str, object]:
+    """Return what a log may know of a request: no header field, no body, and no query, which may hold a ticket.
+
+    Args:
+        call: what was sent.
+        secrets: what must not show in its path.
+        result: what came of it; `None` where it was given up.
+        attempt: how many requests were sent for the call, this one included.
+    """
+    problem = "given up" if result is None else result.problem if isinstance(result, Failure) else None
+    return {
+        "method": call.method,
+        "path": quote(call.path.partition("?")[0], secrets),
+        "status": None if result is None else result.status,
+        "problem": problem,
+        "attempt": attempt,
+    }
 
 
 def _tls_version(response: httpx.Response) -> str:

@@ -6,6 +6,7 @@ refresh never waits for a connection that the refused call still holds.
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -28,7 +29,8 @@ from sectigo_async.errors import (
     SignInRequiredError,
     UnexpectedReplyError,
 )
-from sectigo_async.exchange import Attempt, Exchanger, Failure
+from sectigo_async.exchange import Attempt, Exchanger, Failure, log_fields
+from sectigo_async.secrets import Secret
 from sectigo_async.threads import run_to_end
 from sectigo_async.wire import calls
 from sectigo_async.wire.calls import Call
@@ -36,6 +38,8 @@ from sectigo_async.wire.reply import Reply, error_for, http_date, retry_after
 from sectigo_async.wire.retry import DID_NOT_RUN, retry_delay
 
 T = TypeVar("T")
+
+_log = logging.getLogger("sectigo_async.transport")
 
 _UNAUTHORIZED = 401
 _AUTH_LIMIT = 30.0
@@ -185,6 +189,7 @@ class Transport:
             delay = _delay(call, result, number, self._config.attempts, left)
             if delay is None:
                 raise _error(call, result)
+            _tell_retry(call, (*call.secrets, token.secret), result, attempt, delay)
             number += 1
             await self._clock.sleep(delay)
             self._check_use()
@@ -244,13 +249,15 @@ class AuthSender:
 
     async def _attempts(self, exchanger: Exchanger, call: Call[Reply]) -> Reply | Failure:
         number = 1
+        attempt = Attempt()
         while True:
-            result = await exchanger.exchange(call, None, Attempt())
+            result = await exchanger.exchange(call, None, attempt)
             if isinstance(result, Reply) or result.sent:
                 return result
             delay = _delay(call, result, number, self._config.attempts, None)
             if delay is None:
                 return result
+            _tell_retry(call, call.secrets, result, attempt, delay)
             number += 1
             await self._clock.sleep(delay)
 
@@ -267,6 +274,18 @@ def _delay(call: Call[Any], result: Reply | Failure, number: int, attempts: int,
         attempts=attempts,
         left=left,
         jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
+    )
+
+
+def _tell_retry(
+    call: Call[Any], secrets: tuple[Secret, ...], result: Reply | Failure, attempt: Attempt, delay: float
+) -> None:
+    """Log why a request is sent again, and when."""
+    fields = log_fields(call, secrets, result, attempt.number) | {"delay_s": round(delay, 3)}
+    _log.info(
+        "%(method)s %(path)s: %(outcome)s at attempt %(attempt)d, sent again in %(delay_s).1f s",
+        {**fields, "outcome": fields["problem"] or fields["status"]},
+        extra=fields,
     )
 
 

@@ -217,6 +217,7 @@ class TokenManager:
         if left is not None and left <= max(own, 0.0):
             return False
         self._use(shared.token, left, shared.lifetime, minted=False)
+        _log.debug("the access token of another process is used", extra={"expires_in_s": _rounded(left)})
         self._source, self._is_shared = "shared token", True
         if self._shared.store is not None and self._unsaved_for is None:
             self._refresh = None  # Whoever got that token may have replaced it; the store tells.
@@ -354,6 +355,12 @@ class TokenManager:
             )
         stored = StoredToken.received(tokens.access, claims.lifetime, self._clock)
         self._use(tokens.access, claims.lifetime, claims.lifetime, minted=True)
+        _log.info(
+            "new access token by %s%s",
+            source,
+            "" if claims.lifetime is None else f", good for {claims.lifetime:.0f} s",
+            extra={"source": source, "expires_in_s": _rounded(claims.lifetime)},
+        )
         self._refresh, self._source, self._first_login = tokens.refresh, source, claims.first_login
         still_kept, self._unsaved_for = self._unsaved_for or spent, None
         if tokens.refresh is not None:
@@ -376,3 +383,7 @@ class TokenManager:
         margin = min(_LONGEST_MARGIN, _MARGIN * lifetime) * random.uniform(0.8, 1.0)  # noqa: S311
         self._access = AccessToken(token, good_until=now + left, minted=minted)
         self._fresh_until = now + left - margin
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

@@ -1,6 +1,7 @@
 """The one directory of this user where processes meet: locks, the shared access token, the list of accounts."""
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from sectigo_async.errors import CredentialStoreError
 from sectigo_async.threads import run_to_end
+
+_log = logging.getLogger("sectigo_async.credentials")
 
 _APPLICATION = "sectigo-async"
 _POLL = 0.05
@@ -82,12 +85,16 @@ async def locked(path: Path, *, wait: float) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait
     lock = filelock.FileLock(path, mode=0o600, thread_local=False)
+    waits = False
     problem, hint = "", "look for a process of sectigo-async that hangs or is stopped"
     try:
         while not lock.is_locked and not problem:
             try:
                 await run_to_end(lock.acquire, blocking=False)
             except filelock.Timeout:
+                if not waits:
+                    _log.debug("waiting for another process of this login, which signs in or refreshes")
+                waits = True
                 if loop.time() >= deadline:
                     problem = f"another process has kept the lock {path} for {wait:g} s"
                 # Real time, not the injected clock: who holds it lives by real time.

@@ -48,6 +48,7 @@ from sectigo_async.models.order import readable_part_of, unique_name
 from sectigo_async.resources.reconciling import Reconciler
 from sectigo_async.resources.walking import Walk
 from sectigo_async.secrets import Secret
+from sectigo_async.text import one_line
 from sectigo_async.threads import run_to_end
 from sectigo_async.transport import Transport
 from sectigo_async.waiting import Verdict, verdict
@@ -188,6 +189,17 @@ class Batches:
         except BaseException as error:
             error.add_note(f"batch {batch.batch_id} was ordered")
             raise
+        _log.info(
+            "ordered %s: batch %d",
+            one_line(order.subject),
+            batch.batch_id,
+            extra={
+                "batch_id": batch.batch_id,
+                "order_id": order.order_id,
+                "profile_id": order.profile_id,
+                "size": order.size,
+            },
+        )
         return batch
 
     async def orders(self) -> tuple[Order, ...]:

@@ -1,11 +1,15 @@
 """Finding and revoking certificates."""
 
+import logging
+
 from sectigo_async.clock import Clock
 from sectigo_async.config import DEFAULT, Timeout
 from sectigo_async.errors import InvalidArgumentError, NoReplyError, OutcomeUnknownError, ServiceError
 from sectigo_async.models import FoundCertificates, RevocationReason, normalise_serial_number
 from sectigo_async.transport import Transport
 from sectigo_async.wire import calls
+
+_log = logging.getLogger("sectigo_async.certificates")
 
 
 class Certificates:
@@ -57,6 +61,7 @@ class Certificates:
             OutcomeUnknownError: it may or may not have been revoked, and a search does not show it as revoked.
         """
         call = calls.revoke(profile_id, serial_number, reason)
+        serial = normalise_serial_number(serial_number)
         limit = self._transport.limit(timeout)
         started = self._clock.monotonic()
         try:
@@ -64,12 +69,14 @@ class Certificates:
         except OutcomeUnknownError as error:
             unknown = error
         else:
+            _tell(profile_id, serial, reason)
             return
-        unknown.serial_number = normalise_serial_number(serial_number)
+        unknown.serial_number = serial
         left = None if limit is None else limit - (self._clock.monotonic() - started)
         if RevocationReason(reason) is RevocationReason.REMOVE_FROM_CRL or not await self._is_revoked(unknown, left):
             unknown.hint = "search for its serial number: if it is not REVOKED a minute from now, revoke it again"
             raise unknown
+        _tell(profile_id, serial, reason)
 
     async def _is_revoked(self, unknown: OutcomeUnknownError, left: float | None) -> bool:
         """Say whether a search shows the certificate as revoked, in the seconds that are left."""
@@ -80,3 +87,15 @@ class Certificates:
         except (ServiceError, NoReplyError):
             return False
         return bool(found.items) and all(item.status.upper() == "REVOKED" for item in found.items)
+
+
+def _tell(profile_id: int, serial: str, reason: RevocationReason) -> None:
+    """Log what was revoked."""
+    words = RevocationReason(reason).name.lower().replace("_", " ")
+    _log.info(
+        "revoked the certificate with serial number %s, issued under profile %d: %s",
+        serial,
+        profile_id,
+        words,
+        extra={"profile_id": profile_id, "serial_number": serial, "reason": words},
+    )

@@ -379,14 +379,19 @@ async def test_a_name_that_cannot_be_ordered_writes_nothing(sdk: SectigoClient, 
 
 
 async def test_an_unexpected_error_after_the_reply_does_not_withdraw_the_intent(
-    sdk: SectigoClient, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sdk: SectigoClient,
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     from sectigo_async import exchange
 
-    def explode(*_: object) -> None:
+    def explode(*_: object, **__: object) -> None:
         if sandbox.stats()["orders"]:
             raise RuntimeError
 
+    caplog.set_level("DEBUG", logger="sectigo_async")
     monkeypatch.setattr(exchange._log, "debug", explode)
     with pytest.raises(RuntimeError):
         await sdk.issue(common_name=NAME, profile_id=42, directory=tmp_path)
