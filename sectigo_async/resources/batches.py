@@ -190,9 +190,11 @@ class Batches:
             error.add_note(f"batch {batch.batch_id} was ordered")
             raise
         _log.info(
-            "ordered %s: batch %d",
-            one_line(order.subject),
+            "ordered batch %d under profile %d, size %d: %s",
             batch.batch_id,
+            order.profile_id,
+            order.size,
+            one_line(order.batch_name or ", ".join(order.common_names)),
             extra={
                 "batch_id": batch.batch_id,
                 "order_id": order.order_id,

@@ -1,9 +1,11 @@
 """What a service's log says: one event for each request, why one was sent again, what cost money; and no secret."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -147,7 +149,7 @@ async def test_what_cost_money_and_what_cannot_be_undone_is_told_at_info(
     await client.certificates.revoke(profile_id=42, serial_number="0a1b", reason=RevocationReason.KEY_COMPROMISE)
 
     (ordered,) = events(caplog, "batches", logging.INFO)
-    assert ordered.getMessage() == 'ordered batch "gateway 7": batch 24'
+    assert ordered.getMessage() == "ordered batch 24 under profile 42, size 1: gateway 7"
     assert (field(ordered, "batch_id"), field(ordered, "profile_id"), field(ordered, "size")) == (24, 42, 1)
     assert field(ordered, "order_id") == (await client.batches.orders())[0].order_id
     (revoked,) = events(caplog, "certificates", logging.INFO)
@@ -179,3 +181,23 @@ async def test_nothing_is_said_where_nobody_listens(
     await client.licenses.get()
 
     assert not caplog.records
+
+
+@pytest.mark.usefixtures("signed_in")
+async def test_the_example_of_the_documentation_writes_json_lines(
+    httpx_mock: HTTPXMock, client: SectigoClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "logging.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0].partition("logging.config.dictConfig(")[0]
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)  # noqa: S102 - our own documentation
+    httpx_mock.add_response(url=DEVICES, status_code=503, headers={"retry-after": "7"})
+    httpx_mock.add_response(url=DEVICES, json=COUNTERS)
+
+    await client.licenses.get()
+
+    (retry,) = events(caplog, "transport", logging.INFO)
+    written = json.loads(namespace["JsonLines"]().format(retry))
+    shown = json.loads(text.split("A line of it:\n\n```\n")[1].splitlines()[0])
+    assert set(written) == set(shown)
+    assert (written["status"], written["attempt"], written["delay_s"]) == (503, 1, 7.0)
