@@ -72,7 +72,9 @@ def options(
     csv_output: CsvOutput = False,
     quiet: Quiet = False,
     no_input: NoInput = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show every request, and a traceback with an error.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
     ] = False,
@@ -103,6 +105,7 @@ def options(
         endpoint=endpoint or base.endpoint,
         account=account or base.account,
     )
+    _listen(debug=chosen.debug)
     ctx.obj = with_options(
         chosen,
         json_output=json_output,
@@ -114,16 +117,27 @@ def options(
 
 
 class _Talk(logging.Handler):
-    """Says on stderr what the library warns of."""
+    """Says on stderr what the library logs."""
 
     def emit(self, record: logging.LogRecord) -> None:
 
-        say(f"warning: {record.getMessage()}")
+        say(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+_talk = _Talk(logging.WARNING)
+
+
+def _listen(*, debug: bool) -> None:
+    """Tell what the library warns of; with `debug`, all that it logs, which holds no secret."""
+    logger = logging.getLogger("sectigo_async")
+    logger.addHandler(_talk)
+    logger.setLevel(logging.DEBUG if debug else logging.NOTSET)
+    _talk.setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
 def run_app() -> None:
     """Run the command line."""
-    logging.getLogger("sectigo_async").addHandler(_Talk(logging.WARNING))
+    _listen(debug=False)
     if sys.stderr is None:  # Usage errors would go to stdout instead.
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):

@@ -264,7 +264,7 @@ class Cage:
         for forgetful in (self.caplog, self.errors, _STARTED):
             forgetful.clear()
         logger = logging.getLogger("sectigo_async")
-        handlers = list(logger.handlers)
+        handlers, level = list(logger.handlers), logger.level
         with self.monkeypatch.context() as patch, _standard_input(self.folder / (stdin or "empty")) as opened:
             patch.chdir(self.folder)
             patch.setattr(sys, "stdin", opened)
@@ -275,6 +275,7 @@ class Cage:
             with suppress(SystemExit):
                 run_app()
         logger.handlers[:] = handlers
+        logger.setLevel(level)
         shown = self.capfd.readouterr()
         # What the service puts into its headers is logged by httpcore, not by this package.
         logged = [line for line in self.caplog.text.splitlines() if "receive_response_headers.complete" not in line]

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -205,6 +206,16 @@ def test_debug_shows_where_and_still_no_secret(run: Run) -> None:
     assert result.returncode == 4
     assert "Traceback" in result.stderr
     assert "canary-93b1" not in result.stderr
+
+
+def test_debug_shows_each_request_beside_the_data(run: Run) -> None:
+    quiet, talkative = run("licenses"), run("--debug", "licenses")
+
+    assert quiet.stderr == ""
+    assert talkative.returncode == 0
+    assert talkative.stdout == quiet.stdout
+    assert re.search(r"^debug: GET /api/v1/devices: 200, \d+ ms, attempt 1$", talkative.stderr, re.MULTILINE)
+    assert "demo-password" not in talkative.stderr
 
 
 @pytest.mark.parametrize("command", ["", "auth", "authorities", "create", "upload", "batches", "download", "serve"])
