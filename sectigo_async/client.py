@@ -119,7 +119,7 @@ class SectigoClient:
             raise ConfigurationError(
                 "give either transport, or ssl_context and proxy", hint="a transport brings its own connections"
             )
-        self.config = config or Config.create(endpoint, environment)
+        self.config: Config = config or Config.create(endpoint, environment)
         self._clock = clock or SystemClock()
         self._proxy = proxy
         self._given_transport = transport
@@ -130,7 +130,7 @@ class SectigoClient:
             store=store,
             directory=None if store is None or isinstance(store, MemoryStore) else state_directory(),
         )
-        self.username = found.username
+        self.username: str | None = found.username
         # Signing in has connections of its own: it never waits for calls that wait for it.
         for_calls, for_signing_in = (self._exchanger(ssl_context) for _ in range(2))
         tokens = TokenManager(
@@ -142,12 +142,12 @@ class SectigoClient:
         )
         sender = Transport(for_calls, tokens, self.config, self._clock)
         self._transport = sender
-        self.authorities = Authorities(sender)
-        self.batches = Batches(sender, self._clock, journal or MemoryJournal())
-        self.certificates = Certificates(sender, self._clock)
-        self.licenses = LicenseCounters(sender)
-        self.organizations = Organizations(sender)
-        self.profiles = Profiles(sender)
+        self.authorities: Authorities = Authorities(sender)
+        self.batches: Batches = Batches(sender, self._clock, journal or MemoryJournal())
+        self.certificates: Certificates = Certificates(sender, self._clock)
+        self.licenses: LicenseCounters = LicenseCounters(sender)
+        self.organizations: Organizations = Organizations(sender)
+        self.profiles: Profiles = Profiles(sender)
 
     def _exchanger(self, ssl_context: ssl.SSLContext | None) -> Exchanger:
         http = self._given_transport

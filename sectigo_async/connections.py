@@ -242,7 +242,7 @@ class LeasedTransport(httpx.AsyncBaseTransport):
         self._places = asyncio.Semaphore(size)
         self._idle: list[httpx.AsyncBaseTransport] = []
         self._closed = False
-        self.leased = 0
+        self.leased: int = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` over a leased connection, which the reply's end gives back."""

@@ -129,7 +129,7 @@ class Exchanger:
         started = time.perf_counter()
         secrets = call.secrets if token is None else (*call.secrets, token)
         attempt.begin()
-        result: Reply | Failure | None = None
+        result: Reply | Failure = Failure("given up", sent=True)
         try:
             response = await self._http.handle_async_request(self._request(call, token, attempt))
             response.request = _bare_request(call.method, self._base + call.path)
@@ -219,9 +219,9 @@ def _bare_request(method: str, url: str) -> httpx.Request:
 
 
 def _tell(
-    call: Call[Any], secrets: tuple[Secret, ...], result: Reply | Failure | None, attempt: int, seconds: float
+    call: Call[Any], secrets: tuple[Secret, ...], result: Reply | Failure, attempt: int, seconds: float
 ) -> None:
-    """Log one request; `result` is `None` where it was given up, at the end of the call's time or by the caller."""
+    """Log one request and what came of it."""
     fields = log_fields(call, secrets, result, attempt) | {"duration_ms": round(seconds * 1e3, 1)}
     _log.debug(
         "%(method)s %(path)s: %(outcome)s, %(duration_ms).0f ms, attempt %(attempt)d",
@@ -231,22 +231,21 @@ def _tell(
 
 
 def log_fields(
-    call: Call[Any], secrets: tuple[Secret, ...], result: Reply | Failure | None, attempt: int
+    call: Call[Any], secrets: tuple[Secret, ...], result: Reply | Failure, attempt: int
 ) -> dict[str, object]:
     """Return what a log may know of a request: no header field, no body, and no query, which may hold a ticket.
 
     Args:
         call: what was sent.
         secrets: what must not show in its path.
-        result: what came of it; `None` where it was given up.
+        result: what came of it.
         attempt: how many requests were sent for the call, this one included.
     """
-    problem = "given up" if result is None else result.problem if isinstance(result, Failure) else None
     return {
         "method": call.method,
         "path": quote(call.path.partition("?")[0], secrets),
-        "status": None if result is None else result.status,
-        "problem": problem,
+        "status": result.status,
+        "problem": result.problem if isinstance(result, Failure) else None,
         "attempt": attempt,
     }
 

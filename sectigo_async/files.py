@@ -151,7 +151,7 @@ class StagedFile:
     def __init__(self, target: Path, access: Access = PRIVATE) -> None:
         self.target = target
         self._access = access
-        self.path = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
+        self.path: Path = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
         self.file: BinaryIO | None = None
         self._is_there = False
 

@@ -31,7 +31,7 @@ from sectigo_async.sandbox.config import SandboxConfig
 from sectigo_async.sandbox.control import parse_faults
 from sectigo_async.sandbox.faults import NUISANCE, Fault, FaultRule
 from sectigo_async.sandbox.server import SandboxServer
-from sectigo_async.sandbox.state import Sandbox
+from sectigo_async.sandbox.state import Sandbox, Stats
 from sectigo_async.sandbox.store import StateError
 from sectigo_async.sandbox.transport import SandboxTransport
 
@@ -44,6 +44,7 @@ __all__ = [
     "SandboxServer",
     "SandboxTransport",
     "StateError",
+    "Stats",
     "create_app",
     "parse_faults",
 ]

@@ -4,7 +4,7 @@ import io
 import re
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from cryptography import x509
@@ -62,7 +62,12 @@ def _p7b(certificate: x509.Certificate, chain: Sequence[x509.Certificate]) -> by
     return serialize_certificates([certificate, *chain], Encoding.DER)
 
 
-FORMATS: Final = {"pem": _pem, "crt": _crt, "cer": _cer, "p7b": _p7b}
+FORMATS: Final[dict[str, Callable[[x509.Certificate, Sequence[x509.Certificate]], bytes]]] = {
+    "pem": _pem,
+    "crt": _crt,
+    "cer": _cer,
+    "p7b": _p7b,
+}
 """The forms that a certificate for a CSR may have in an archive (api.md 4.7), by name and suffix."""
 
 

@@ -50,10 +50,12 @@ class CertificateAuthority:
         self._clock = clock
         self._root_key = _read_key(store.keep("root key", _new_key))
         self._issuing_key = _read_key(store.keep("issuing key", _new_key))
-        self.root = x509.load_der_x509_certificate(store.keep("root certificate", self._new_root))
-        self.issuing = x509.load_der_x509_certificate(store.keep("issuing certificate", self._new_issuing))
-        self.root_pem = self.root.public_bytes(serialization.Encoding.PEM)
-        self.chain_pem = self.issuing.public_bytes(serialization.Encoding.PEM) + self.root_pem
+        self.root: x509.Certificate = x509.load_der_x509_certificate(store.keep("root certificate", self._new_root))
+        self.issuing: x509.Certificate = x509.load_der_x509_certificate(
+            store.keep("issuing certificate", self._new_issuing)
+        )
+        self.root_pem: bytes = self.root.public_bytes(serialization.Encoding.PEM)
+        self.chain_pem: bytes = self.issuing.public_bytes(serialization.Encoding.PEM) + self.root_pem
 
     def issue(
         self,

@@ -101,7 +101,7 @@ class FaultRule:
     status: int | None = None
     retry_after: int | str | None = None
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """Return the rule as JSON knows it."""
         return attrs.asdict(self, filter=lambda attribute, value: value != attribute.default)
 
@@ -204,7 +204,7 @@ class Faults:
 
     def __init__(self, rules: Sequence[FaultRule], seed: int, clock: Clock) -> None:
         self.counts: Counter[Fault] = Counter()
-        self.late_commits = 0
+        self.late_commits: int = 0
         self._seed = seed
         self._clock = clock
         self._running = asyncio.Lock()
@@ -213,8 +213,8 @@ class Faults:
 
     def replace(self, rules: Sequence[FaultRule]) -> None:
         """Put other rules in force, and start the generator anew."""
-        self.rules = tuple(rules)
-        self.random = random.Random(self._seed)  # noqa: S311 - it rolls faults, and is to be repeated
+        self.rules: tuple[FaultRule, ...] = tuple(rules)
+        self.random: random.Random = random.Random(self._seed)  # noqa: S311 - it rolls faults, and is to be repeated
         self._struck: Counter[int] = Counter()
 
     def pick(self, route: str) -> FaultRule | None:

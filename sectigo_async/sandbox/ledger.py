@@ -54,8 +54,8 @@ class Ledger:
         self._certificates: dict[str, Certificate] = {}
         self._by_name: dict[str, list[Certificate]] = {}
         self._store = store
-        self.revocations = dict(store.kept.revocations)
-        self.crl_number = store.kept.crl_number
+        self.revocations: dict[int, Revocation] = dict(store.kept.revocations)
+        self.crl_number: int = store.kept.crl_number
         for batch in store.kept.batches:
             self._balances[batch.authority.authority_id] -= batch.size
             self._enter(batch)

@@ -91,7 +91,7 @@ class SqliteStore(Store):
             with self._errors():
                 self._prepare()
                 self._secrets: dict[str, bytes] = dict(self._rows("SELECT name, value FROM secrets"))
-                self.kept = self._load(clock)
+                self.kept: Kept = self._load(clock)
         except BaseException:
             self._database.close()
             raise

@@ -5,7 +5,7 @@ import hmac
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from sectigo_async.clock import Clock, SystemClock
 from sectigo_async.sandbox import catalog
@@ -25,6 +25,32 @@ from sectigo_async.sandbox.tokens import TokenMint
 _COUNTED: Final = ("logins", "refreshes", "orders", "polls", "downloads")
 _FAULT: Final = "fault "
 _LATE: Final = "late commits"
+
+
+class Stats(TypedDict):
+    """What clients have done so far.
+
+    Attributes:
+        logins: sign-ins that were accepted.
+        refreshes: refresh tokens that were accepted.
+        orders: batches that were ordered, one for each upload.
+        polls: questions for the state of a batch.
+        downloads: archives that were sent.
+        orders_by_name: how many batches were ordered under each name.
+        orders_by_key: in how many batches each key was ordered, by the SHA-256 of its SubjectPublicKeyInfo.
+        faults: how often each fault struck.
+        late_commits: orders that were acted on after their reply was lost.
+    """
+
+    logins: int
+    refreshes: int
+    orders: int
+    polls: int
+    downloads: int
+    orders_by_name: dict[str, int]
+    orders_by_key: dict[str, int]
+    faults: dict[str, int]
+    late_commits: int
 
 
 class _Skewed:
@@ -63,15 +89,15 @@ class Sandbox:
     """
 
     def __init__(self, config: SandboxConfig | None = None, clock: Clock | None = None) -> None:
-        self.config = config or SandboxConfig()
+        self.config: SandboxConfig = config or SandboxConfig()
         self.clock: Clock = _Skewed(clock or SystemClock(), self.config.clock_skew)
-        self.started = self.clock.monotonic()
+        self.started: float = self.clock.monotonic()
         self._store = open_store(self.config.state, self.clock)
-        self.ledger = Ledger(
+        self.ledger: Ledger = Ledger(
             self.clock, balance=self.config.balance, issue_delay=self.config.issue_delay, store=self._store
         )
         self.counts: Counter[str] = Counter()
-        self.faults = Faults(self.config.faults, self.config.seed, self.clock)
+        self.faults: Faults = Faults(self.config.faults, self.config.seed, self.clock)
         self._ca = CertificateAuthority(self.clock, self._store)
         self._tokens = TokenMint(
             self.clock,
@@ -106,14 +132,19 @@ class Sandbox:
         """Return the current revocation lists as PEM: the issuing CA's, then the root's (empty)."""
         return self._ca.crl_pem(self.ledger.revocations, self.ledger.crl_number)
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """Return what clients have done so far, for tests that count."""
-        return {name: self.counts[name] for name in _COUNTED} | {
-            "orders_by_name": dict(self._orders_by_name),
-            "orders_by_key": dict(self._orders_by_key),
-            "faults": {fault.value: count for fault, count in self.faults.counts.items()},
-            "late_commits": self.faults.late_commits,
-        }
+        return Stats(
+            logins=self.counts["logins"],
+            refreshes=self.counts["refreshes"],
+            orders=self.counts["orders"],
+            polls=self.counts["polls"],
+            downloads=self.counts["downloads"],
+            orders_by_name=dict(self._orders_by_name),
+            orders_by_key=dict(self._orders_by_key),
+            faults={fault.value: count for fault, count in self.faults.counts.items()},
+            late_commits=self.faults.late_commits,
+        )
 
     def reset_tokens(self) -> None:
         """Forget every token issued so far, as a restart of the service would."""

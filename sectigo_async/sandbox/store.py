@@ -60,7 +60,7 @@ class Store:
     """
 
     def __init__(self) -> None:
-        self.kept = Kept()
+        self.kept: Kept = Kept()
 
     def keep(self, name: str, make: Callable[[], bytes]) -> bytes:
         """Return the secret of this name: the one held, or a new one that `make` returns."""

@@ -2,13 +2,16 @@
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import sectigo_async
-from sectigo_async import errors
+from sectigo_async import errors, resources
 
 PACKAGES = [
     "sectigo_async",
@@ -52,6 +55,49 @@ def test_every_public_name_says_what_it_is_for(name: str) -> None:
 
     assert module.__doc__
     assert all(inspect.getdoc(thing) for thing in things if inspect.isclass(thing) or inspect.isfunction(thing))
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_no_public_name_leaks_any(name: str) -> None:
+    module = importlib.import_module(name)
+
+    leaks = {
+        f"{public}: {annotation}"
+        for public in module.__all__
+        for annotation in _annotations(getattr(module, public))
+        if re.search(r"\bAny\b", annotation)
+    }
+    assert not leaks
+
+
+def _annotations(thing: object) -> Iterator[str]:
+    """Yield the annotations that a user of a class or function meets, those of its public members included."""
+    if isinstance(thing, property):
+        thing = thing.fget
+    elif isinstance(thing, classmethod | staticmethod):
+        thing = thing.__func__
+    if inspect.isclass(thing):
+        members = [member for name, member in vars(thing).items() if name == "__init__" or not name.startswith("_")]
+        yield from (str(kind) for name, kind in inspect.get_annotations(thing).items() if not name.startswith("_"))
+        yield from (annotation for member in members for annotation in _annotations(member))
+    elif inspect.isfunction(thing):
+        yield from map(str, inspect.get_annotations(thing).values())
+
+
+def test_every_verb_of_the_client_is_in_the_file_that_type_checkers_read() -> None:
+    program = (Path(__file__).parents[1] / "typing" / "public_api.py").read_text(encoding="utf-8")
+    homes = {
+        "authorities": resources.Authorities,
+        "batches": resources.Batches,
+        "certificates": resources.Certificates,
+        "licenses": resources.LicenseCounters,
+        "organizations": resources.Organizations,
+        "profiles": resources.Profiles,
+    }
+    verbs = {f"client.{home}.{verb}(" for home, kind in homes.items() for verb in vars(kind) if verb[0] != "_"}
+    verbs |= {f".{verb}(" for verb in vars(sectigo_async.SectigoClient) if verb[0] != "_"}
+
+    assert not {verb for verb in verbs if verb not in program}
 
 
 def test_import_loads_nothing_that_most_programs_do_not_need() -> None:
