@@ -57,6 +57,8 @@ check: $(READY) ## Check style, types, import directions, and that no secret sho
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/pyright
+	@$(BIN)/python tests/typing/completeness.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/cli.py --check
 	@$(BIN)/python -m pytest -q -m canary

@@ -27,6 +27,8 @@ def check(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("pyright", "--pythonpath", f"{session.bin}/python")
+    session.run("python", "tests/typing/completeness.py")
     session.run("lint-imports")
     session.run("pytest", "-q", "-m", "canary")
 
