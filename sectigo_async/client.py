@@ -240,6 +240,10 @@ class SectigoClient:
     async def probe(self) -> Probe:
         """Ask the endpoint for its front page, without signing in: whether it answers, over which TLS, at what time.
 
+        Returns:
+            What was found; any HTTP status counts as an answer. It waits for `Config.connect_timeout` and
+            `Config.read_timeout` at most.
+
         Raises:
             NoReplyError: it did not answer; says why.
         """
@@ -268,6 +272,9 @@ class SectigoClient:
             content_type: media type of what is sent.
             accept: media type asked for.
             timeout: seconds for the whole call.
+
+        Returns:
+            The reply, read to its end and whatever its media type; its status is 2xx.
 
         Raises:
             InvalidArgumentError: `path` is no path, or both `json` and `content` are given.

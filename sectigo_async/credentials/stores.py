@@ -36,6 +36,7 @@ class CredentialStore(Protocol):
     """What a store does. `sectigo_async.testing.CredentialStoreContract` tests one of your own.
 
     A store that does not work raises `CredentialStoreError`, within a bounded time, and never shows a secret.
+    What is kept is one text for each login (user name and endpoint) and `Item`, of any length and any characters.
     """
 
     @property

@@ -32,7 +32,13 @@ _ROUNDS = 600_000
 
 
 def load_certificates(path: Path) -> list[x509.Certificate]:
-    """Return the certificates in a PEM file, for example the roots to check chains against.
+    """Return the certificates in a PEM file, for example the roots to check chains against (blocking).
+
+    Args:
+        path: the file; what stands between the certificates is skipped.
+
+    Returns:
+        One or more, in the order of the file.
 
     Raises:
         FileError: it cannot be read, or holds no certificate.
@@ -199,12 +205,15 @@ class IssuedCertificate:
         )
 
     def to_pkcs12(self, password: str | Secret) -> bytes:
-        """Return key, certificate and chain as PKCS#12 with today's encryption; it takes 0.2 s.
+        """Return key, certificate and chain as PKCS#12 with today's encryption (blocking, 0.2 s).
 
         That is PBES2 with AES-256, its key by 600,000 rounds of PBKDF2 with SHA-256.
 
+        Args:
+            password: opens it; not empty.
+
         Raises:
-            ValueError: there is no private key.
+            ValueError: there is no private key, or the password is empty.
         """
         if self.key is None:
             msg = "there is no private key to put into a PKCS#12 file"

@@ -32,7 +32,14 @@ class KeyAlgorithm(enum.Enum):
 
 
 def generate_key(algorithm: KeyAlgorithm = KeyAlgorithm.P256) -> PrivateKey:
-    """Make a private key. RSA takes from 0.05 to some seconds: call it in a thread from async code."""
+    """Make a private key. RSA takes from 0.05 to some seconds: call it in a thread from async code.
+
+    Args:
+        algorithm: its kind and, for RSA, its size in bits.
+
+    Returns:
+        The key, in memory alone: `write_private` keeps it.
+    """
     match algorithm:
         case KeyAlgorithm.P256:
             return ec.generate_private_key(ec.SECP256R1())
@@ -43,14 +50,18 @@ def generate_key(algorithm: KeyAlgorithm = KeyAlgorithm.P256) -> PrivateKey:
 
 
 def key_pem(key: PrivateKey) -> bytes:
-    """Return `key` as unencrypted PKCS#8 PEM."""
+    """Return `key` as unencrypted PKCS#8 PEM: bytes that are a secret, and are not masked."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
 def load_key(pem: bytes, password: str | Secret | None = None) -> PrivateKey:
-    """Read a private key from PEM.
+    """Read a private key from PEM (blocking: one that is encrypted derives a key first).
+
+    Args:
+        pem: PKCS#8 or the older forms of OpenSSL; the first key in it counts.
+        password: opens it, where it is encrypted.
 
     Raises:
         ArchiveError: its protection is damaged, not known here, or asks for more rounds than any honest one.

@@ -16,10 +16,16 @@ class Authorities:
         self._transport = transport
 
     async def list(self, *, timeout: Timeout = DEFAULT) -> tuple[Authority, ...]:
-        """Return the authorities of the user's ecosystem.
+        """Return the authorities of the user's ecosystem (api.md 1a, authorities/allowed).
 
         Args:
             timeout: seconds for the whole call.
+
+        Returns:
+            The authorities, in the service's order; empty where the user may issue under none.
+
+        Raises:
+            ServiceError: the service refuses it; `PermissionDeniedError` where the role does not allow it.
         """
         return await self._transport.send(calls.authorities(), timeout=timeout)
 
@@ -29,8 +35,15 @@ class Authorities:
         This, not `Authority.balance`, is what an order is measured by (api.md 1c).
 
         Args:
-            authority_id: id of the authority.
+            authority_id: id of the authority (0 or more).
             timeout: seconds for the whole call.
+
+        Returns:
+            Number of certificates.
+
+        Raises:
+            InvalidArgumentError: the id is no number of 0 or more.
+            ServiceError: the service refuses it; `NotFoundError` where it says that there is no such authority.
         """
         return await self._transport.send(calls.balance(authority_id), timeout=timeout)
 
@@ -42,28 +55,45 @@ class Profiles:
         self._transport = transport
 
     async def list(self, *, timeout: Timeout = DEFAULT) -> tuple[Profile, ...]:
-        """Return the profiles the user sees.
+        """Return the profiles the user sees (api.md 1a, profiles).
 
         Args:
             timeout: seconds for the whole call.
+
+        Returns:
+            The profiles in short, in the service's order; `get` tells more of one.
+
+        Raises:
+            ServiceError: the service refuses it; `PermissionDeniedError` where the role does not allow it.
         """
         return await self._transport.send(calls.profiles(), timeout=timeout)
 
     async def get(self, profile_id: int, *, timeout: Timeout = DEFAULT) -> ProfileDetail:
-        """Return a profile in full.
+        """Return a profile in full (api.md 1a, profiles/{id}).
 
         Args:
-            profile_id: id of the profile.
+            profile_id: id of the profile (0 or more).
             timeout: seconds for the whole call.
+
+        Raises:
+            InvalidArgumentError: the id is no number of 0 or more.
+            ServiceError: the service refuses it; `NotFoundError` where it says that there is no such profile.
         """
         return await self._transport.send(calls.profile_detail(profile_id), timeout=timeout)
 
     async def parameters(self, profile_id: int, *, timeout: Timeout = DEFAULT) -> tuple[Parameter, ...]:
-        """Return the parameters that an order under a profile takes.
+        """Return the parameters that an order under a profile takes (api.md 1a, profiles/{id}/parameters).
 
         Args:
-            profile_id: id of the profile.
+            profile_id: id of the profile (0 or more).
             timeout: seconds for the whole call.
+
+        Returns:
+            The parameters, in the service's order; `parameters.check_parameters` checks values against them.
+
+        Raises:
+            InvalidArgumentError: the id is no number of 0 or more.
+            ServiceError: the service refuses it; `NotFoundError` where it says that there is no such profile.
         """
         return await self._transport.send(calls.profile_parameters(profile_id), timeout=timeout)
 
@@ -75,10 +105,13 @@ class Organizations:
         self._transport = transport
 
     async def current(self, *, timeout: Timeout = DEFAULT) -> Organization:
-        """Return the organisation of the current user.
+        """Return the organisation of the current user (api.md 1a, organizations/user).
 
         Args:
             timeout: seconds for the whole call.
+
+        Raises:
+            ServiceError: the service refuses it; `PermissionDeniedError` where the role does not allow it.
         """
         return await self._transport.send(calls.organization(), timeout=timeout)
 
@@ -90,9 +123,12 @@ class LicenseCounters:
         self._transport = transport
 
     async def get(self, *, timeout: Timeout = DEFAULT) -> Licenses:
-        """Return how many certificates were ordered and issued.
+        """Return how many certificates were ordered and issued (api.md 1a, devices: the path's name misleads).
 
         Args:
             timeout: seconds for the whole call.
+
+        Raises:
+            ServiceError: the service refuses it; `PermissionDeniedError` where the role does not allow it.
         """
         return await self._transport.send(calls.licenses(), timeout=timeout)

@@ -359,20 +359,29 @@ class Batches:
         return tuple(walk.batches[number] for number in sorted(walk.batches))
 
     async def status(self, batch_id: int, *, timeout: Timeout = DEFAULT) -> ReportedStatus:
-        """Return what the service's status call says of a batch.
+        """Return what the service's status call says of a batch: a sentence of plain text (api.md 1a).
 
         Args:
-            batch_id: id of the batch.
+            batch_id: id of the batch (0 or more).
             timeout: seconds for the whole call.
+
+        Returns:
+            The status, `UNKNOWN` where the text is none that is known, and the text.
+
+        Raises:
+            NotFoundError: there is no such batch.
         """
         return await self._transport.send(calls.batch_status(batch_id), timeout=timeout)
 
     async def processing_info(self, batch_id: int, *, timeout: Timeout = DEFAULT) -> ProcessingInfo:
-        """Return how many certificates of a batch are in which state.
+        """Return how many certificates of a batch are in which state (api.md 1a).
 
         Args:
-            batch_id: id of the batch.
+            batch_id: id of the batch (0 or more).
             timeout: seconds for the whole call.
+
+        Raises:
+            NotFoundError: there is no such batch.
         """
         return await self._transport.send(calls.processing_info(batch_id), timeout=timeout)
 

@@ -26,12 +26,15 @@ class Certificates:
         serial_number: int | str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> FoundCertificates:
-        """Search by common name, by serial number, or by both.
+        """Search by common name, by serial number, or by both (api.md 1a, certificates/find).
 
         Args:
             common_name: common name of the subject.
             serial_number: a number, or hex digits in any of the usual spellings.
             timeout: seconds for the whole call.
+
+        Returns:
+            What was found; nothing found is no error. `total_count` may be more than `items`.
 
         Raises:
             InvalidArgumentError: neither is given, or the serial number is none.
@@ -48,7 +51,7 @@ class Certificates:
         reason: RevocationReason = RevocationReason.UNSPECIFIED,
         timeout: Timeout = DEFAULT,
     ) -> None:
-        """Revoke one certificate. It cannot be undone.
+        """Revoke one certificate (api.md 1a, certificates/{profile}/revoke). It cannot be undone.
 
         Args:
             profile_id: the profile that issued it.
@@ -57,6 +60,7 @@ class Certificates:
             timeout: seconds for the whole call.
 
         Raises:
+            InvalidArgumentError: the serial number is none, or the reason is none of RFC 5280.
             NotFoundError: the profile has issued no such certificate.
             OutcomeUnknownError: it may or may not have been revoked, and a search does not show it as revoked.
         """
