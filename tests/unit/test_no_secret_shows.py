@@ -330,6 +330,7 @@ HARMLESS = {
     "SqliteJournal",
     "SqliteLedger",
     "StagedFile",
+    "Stats",
     "Superseded",
     "SystemClock",
 }
