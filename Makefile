@@ -52,6 +52,10 @@ reference: $(READY) ## Write docs/cli.md from the commands, and the pictures in 
 	@$(BIN)/python docs/cli.py
 	@$(BIN)/python docs/pictures.py
 
+.PHONY: docs
+docs: $(READY) ## Build the documentation into site/; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 .PHONY: check
 check: $(READY) ## Check style, types, import directions, and that no secret shows
 	@$(BIN)/ruff check .
