@@ -51,7 +51,7 @@ async def main() -> None:
 
 asyncio.run(main())
 """
-SIMULATOR = f"sectigo-async serve --issue-delay 0 -a :{PORT}"
+SIMULATOR = "sectigo-async serve --issue-delay 0"
 SIGNED_IN = f"""\
 export SECTIGO_ENDPOINT=http://127.0.0.1:{PORT} SECTIGO_ENVIRONMENT=testing
 export SECTIGO_USERNAME=demo SECTIGO_PASSWORD=demo-password
@@ -101,17 +101,18 @@ def fences_of(page: str) -> list[Fence]:
     return [Fence(number, one[1] or "", one[3], one[4]) for number, one in enumerate(FENCE.finditer(text), 1)]
 
 
-def script_of(fences: list[Fence], folder: Path) -> str:
+def script_of(fences: list[Fence], folder: Path, port: str) -> str:
     """Return a program for bash that does what a page tells, and leaves in `folder` what each command writes."""
+    fences = [attrs.evolve(fence, text=fence.text.replace(PORT, port)) for fence in fences]
     parts = [PROLOGUE]
     if not any(fence.note == "serves" for fence in fences):
-        parts += [_start(SIMULATOR, folder / "simulator"), SIGNED_IN]
+        parts += [_start(f"{SIMULATOR} -a :{port}", folder / "simulator"), SIGNED_IN.replace(PORT, port)]
     for fence in fences:
         if fence.note.startswith("file: "):
             (folder.parent / "work" / fence.note.removeprefix("file: ")).write_text(fence.text)
         elif fence.note == "serves":
             command = fence.text.strip()
-            parts.append(_start(command if PORT in command else f"{command} -a :{PORT}", folder / str(fence.number)))
+            parts.append(_start(command if port in command else f"{command} -a :{port}", folder / str(fence.number)))
         elif fence.is_run and fence.language == "python":
             program = folder / f"{fence.number}.py"
             program.write_text(_program(fence.text))
@@ -157,7 +158,7 @@ def follow(page: str, home: Path) -> None:
     for fence in fences:
         assert fence.language, f"{page}: fence {fence.number} names no language:\n{fence.text}"
     script = folder / "script"
-    script.write_text(script_of(fences, folder).replace(PORT, port))
+    script.write_text(script_of(fences, folder, port))
     process = subprocess.Popen(
         ["/bin/bash", str(script)],
         cwd=home / "work",
