@@ -21,6 +21,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ PAGES = sorted(
 FENCE = re.compile(r"^(?:<!-- ([^\n]*) -->\n)?^(`{3,})([a-z]*)\n(.*?)^\2$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`(sectigo-async [^`\n]+)`(?!`)")
 PORT = "8831"
+EVERYWHERE = dict.fromkeys(("--json", "--table", "--csv", "--quiet", "--no-input"), False)
 FRAGMENT = """\
 import asyncio
 
@@ -149,14 +151,16 @@ def _program(code: str) -> str:
 def follow(page: str, home: Path) -> None:
     """Do what a page tells."""
     fences = fences_of(page)
+    for fence in fences:
+        assert fence.language, f"{page}: fence {fence.number} names no language:\n{fence.text}"
+    if not any(fence.is_run for fence in fences):
+        return
     folder = home / ".snippets"
     for made in (folder, home / "work"):
         made.mkdir(parents=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    for fence in fences:
-        assert fence.language, f"{page}: fence {fence.number} names no language:\n{fence.text}"
     script = folder / "script"
     script.write_text(script_of(fences, folder, port))
     process = subprocess.Popen(
@@ -178,7 +182,7 @@ def follow(page: str, home: Path) -> None:
     if process.returncode:
         step = [line for line in steps.splitlines() if (folder / line).is_file()]
         log = (folder / step[-1]).read_text() if step else steps
-        pytest.fail(f"{page}: fence {step[-1:]} fails with exit code {process.returncode}:\n{log}")
+        raise AssertionError(f"{page}: fence {step[-1:]} fails with exit code {process.returncode}:\n{log}")
     for fence in fences:
         for index, (typed, shown) in enumerate(fence.commands() if fence.is_run else ()):
             written = (folder / f"{fence.number}.{index}").read_text() if shown else ""
@@ -188,10 +192,29 @@ def follow(page: str, home: Path) -> None:
                 assert words in came or words == "...", f"{page}: {typed} does not show {line!r}, but:\n{written}"
 
 
+@pytest.fixture(scope="module")
+def followed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator["dict[str, Future[None]]"]:
+    """Follow some pages at once: most of the time, a page waits for a program to start."""
+    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    chosen = [
+        str(one.callspec.params["page"])
+        for one in tests
+        if one.originalname == test_a_page_works_as_it_stands.__name__
+    ]
+    with ThreadPoolExecutor(3) as pool:
+        yield {page: pool.submit(follow, page, tmp_path_factory.mktemp("page") / "home") for page in chosen}
+
+
+@pytest.mark.openssl
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_works_as_it_stands(page: str, tmp_path: Path) -> None:
-    if any(fence.is_run or not fence.language for fence in fences_of(page)):
-        follow(page, tmp_path / "home")
+def test_a_page_works_as_it_stands(
+    page: str, followed: "dict[str, Future[None]]", request: pytest.FixtureRequest
+) -> None:
+    if any(fence.is_run and "openssl " in fence.text for fence in fences_of(page)):
+        request.getfixturevalue("openssl")
+    followed[page].result()
 
 
 def commands_named_in(page: str) -> Iterator[str]:
@@ -200,7 +223,7 @@ def commands_named_in(page: str) -> Iterator[str]:
     yield from (found[1] for found in INLINE.finditer(text))
     for fence in FENCE.finditer(text):
         for line in fence[4].replace("\\\n", " ").splitlines():
-            found = re.search(r"(?:^|[ /])sectigo-async( .*)", line)
+            found = re.search(r"(?:^|[ (|;=]|/bin/)sectigo-async( .*)", line)
             if found:
                 yield f"sectigo-async{found[1]}"
 
@@ -213,14 +236,23 @@ def test_commands_and_options_that_a_page_names_exist(page: str) -> None:
             words = shlex.split(re.split(r" [|;&>#] ?|\)|\]", line)[0], comments=True)[1:]
         except ValueError:
             continue  # A command line that goes on elsewhere.
-        here, known = group, _options(group)
+        here, known, is_value = group, _options(group), False
         for word in words:
-            if word.startswith("-"):
-                assert word.partition("=")[0] in known, f"{page}: {line}"
+            if is_value:
+                is_value = False
+            elif word.startswith("-"):
+                name, _, value = word.partition("=")
+                assert name in known, f"{page}: {line}"
+                is_value = known[name] and not value
             elif word in getattr(here, "commands", {}):
                 here = here.commands[word]
-                known = _options(here) | {"--json", "--table", "--csv", "--quiet", "--no-input"}
+                known = EVERYWHERE | _options(here)
 
 
-def _options(command: Any) -> set[str]:
-    return {"--help", "-h", "-", *(name for one in command.params for name in (*one.opts, *one.secondary_opts))}
+def _options(command: Any) -> dict[str, bool]:
+    """Return the options of a command, and whether each takes a value."""
+    known = {"--help": False, "-": False}
+    for one in command.params:
+        takes_value = not getattr(one, "is_flag", False)
+        known |= dict.fromkeys((*one.opts, *one.secondary_opts), takes_value)
+    return known
