@@ -50,6 +50,7 @@ bench: $(READY) ## Measure every figure beside its peer, and print the table
 .PHONY: reference
 reference: $(READY) ## Write docs/cli.md from the commands, and the pictures in docs/images
 	@$(BIN)/python docs/cli.py
+	@$(BIN)/python docs/house.py
 	@$(BIN)/python docs/pictures.py
 
 .PHONY: docs
@@ -65,4 +66,5 @@ check: $(READY) ## Check style, types, import directions, and that no secret sho
 	@$(BIN)/python tests/typing/completeness.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/cli.py --check
+	@$(BIN)/python docs/house.py --check
 	@$(BIN)/python -m pytest -q -m canary
