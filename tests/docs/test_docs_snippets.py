@@ -174,7 +174,7 @@ def follow(page: str, home: Path) -> None:
         start_new_session=True,
     )
     try:
-        steps, _ = process.communicate(timeout=50)
+        steps, _ = process.communicate(timeout=100)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -208,6 +208,7 @@ def followed(
 
 
 @pytest.mark.openssl
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_works_as_it_stands(
     page: str, followed: "dict[str, Future[None]]", request: pytest.FixtureRequest
