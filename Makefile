@@ -55,7 +55,7 @@ reference: $(READY) ## Write docs/cli.md from the commands, and the pictures in 
 
 .PHONY: docs
 docs: $(READY) ## Build the documentation into site/; a broken link fails
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: check
 check: $(READY) ## Check style, types, import directions, and that no secret shows
