@@ -183,11 +183,12 @@ def report(error: SectigoError, chosen: Settings) -> int:
     """Say what failed and the way out, in one line; return the exit code."""
     if chosen.debug:
         traceback.print_exception(error)
-    hint = f". {error.hint[0].upper()}{error.hint[1:].removesuffix('.')}." if error.hint else ""
+    hint = f" {error.hint[0].upper()}{error.hint[1:].removesuffix('.')}." if error.hint else ""
+    text = f"{error}." if hint and not str(error).endswith((".", "?")) else str(error)
     beside = ""
     if isinstance(error, AuthenticationError) and chosen.env_file is None and _dotenv_names_ours():
         beside = " The file .env here names SECTIGO_ variables; it is read only with --env-file .env."
-    say(f"error: {str(error).removesuffix('.') if hint else error}{hint}{beside}")
+    say(f"error: {text}{hint}{beside}")
     return exit_codes.exit_code(error)
 
 

@@ -40,6 +40,12 @@ def one_line(result: "subprocess.CompletedProcess[str]", code: int) -> str:
         (["licenses"], {"SECTIGO_ENDPOINT": "http://127.0.0.1:1"}, 1, ["cannot connect", "SECTIGO_ENDPOINT"]),
         (["licenses"], {"SECTIGO_ENDPOINT": "nonsense"}, 2, ["not a URL", "https://"]),
         (["licenses"], {"SECTIGO_ENDPOINT": "https://ca.example.com"}, 2, ["testing", "serve"]),
+        (
+            ["licenses"],
+            {"SECTIGO_ENDPOINT": "https://ca.example.com", "SECTIGO_ENVIRONMENT": ""},
+            2,
+            ["which environment is ca.example.com? Say it"],
+        ),
         (["licenses"], {"SECTIGO_ENVIRONMENT": "moon"}, 2, ["moon", "production"]),
         (["profiles", "-i", "4711"], {}, 3, ["4711"]),
         (["profiles", "-i", "4711", "-p"], {}, 3, ["4711"]),
