@@ -294,7 +294,7 @@ def test_expiring_sees_a_certificate_beside_a_locked_key_and_tells_of_damage(
 def test_the_readme_works_as_written(call: Run, tmp_path: Path) -> None:
     text = Path(__file__).parents[2].joinpath("README.md").read_text()
     section = text[text.index("## The command line") : text.index("## More")]
-    blocks = re.findall(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("sectigo-async ")]
     (tmp_path / "devices.csv").write_text("common_name\nm1.example.com\nm2.example.com\n")
     elsewhere = {"serve", "login", "shell", "logout"}
