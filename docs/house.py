@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs/images/house.svg"
 WHAT = {
+    "fleet": "bulk runs on several machines",
     "issuance": "bulk runs: list, plan, ledger, renewal",
     "client": "wires everything, owns what it opened",
     "resources": "the verbs: batches, certificates and so on",
