@@ -66,6 +66,11 @@ VARIABLES = (
     Variable(
         "SECTIGO_LOGIN_HOST", "host:port where signing in with a client certificate may go, besides the endpoint's."
     ),
+    Variable(
+        "SECTIGO_LEDGER",
+        "URL of the PostgreSQL database with the ledger of bulk runs on several machines; it may hold a password.",
+        secret=True,
+    ),
     Variable("SECTIGO_TRUST_ANCHORS", "A PEM file of the roots that issued certificates must lead to."),
 )
 

@@ -5,11 +5,11 @@ import enum
 import stat
 import tempfile
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
@@ -20,7 +20,6 @@ from sectigo_async.issuance import (
     DeviceState,
     Event,
     EventKind,
-    Issuance,
     LineProblem,
     Plan,
     Run,
@@ -36,6 +35,9 @@ from sectigo_async_cli.streams import flat, say, spinner
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from sectigo_async import Order
+
+WORKERS_GO_ON = "the workers go on; the same command looks on again"
 GOES_ON = "nothing is lost: the same command goes on where this one stopped"
 
 _LARGEST_LIST = 64 * 1024 * 1024
@@ -151,7 +153,7 @@ def check_login(client: SectigoClient, run: Run) -> None:
 @asynccontextmanager
 async def open_ledger(client: SectigoClient, out: Path, run: Run, *, only_look: bool) -> AsyncIterator[SqliteLedger]:
     """Take the ledger in `out`; for a mere look where there is none, one that leaves no trace."""
-    floor = max((order.batch_id or 0 for order in await client.batches.orders()), default=0)
+    floor = await floor_of(client)
     if only_look and not SqliteLedger.exists(out):
         with tempfile.TemporaryDirectory() as place:
             async with SqliteLedger.open(Path(place), run) as ledger:
@@ -161,10 +163,39 @@ async def open_ledger(client: SectigoClient, out: Path, run: Run, *, only_look: 
         yield ledger
 
 
-async def watch(chosen: Settings, issuance: Issuance, plan: Plan) -> None:
-    """Let a run go, and show how."""
+async def floor_of(client: SectigoClient) -> int:
+    """Return the id of a batch that is older than any order to come; 0 where none is known."""
+    return max((order.batch_id or 0 for order in await client.batches.orders()), default=0)
+
+
+class Going(Protocol):
+    """A run that goes on, here or on several machines."""
+
+    counts: Counter[DeviceState]
+    halted: str
+
+    @property
+    def parked(self) -> "tuple[Order, ...]": ...  # noqa: D102
+
+    @property
+    def stopped(self) -> bool: ...  # noqa: D102
+
+    def stop(self, reason: str = "interrupted") -> None: ...  # noqa: D102
+
+    def run(self) -> AsyncGenerator[Event, None]: ...  # noqa: D102
+
+
+async def watch(chosen: Settings, issuance: Going, plan: Plan, *, note: str = GOES_ON) -> None:
+    """Let a run go, and show how.
+
+    Args:
+        chosen: whether and where.
+        issuance: the run.
+        plan: what it is going to do.
+        note: what to say to whoever interrupts it.
+    """
     view = View(chosen, plan)
-    with noting(GOES_ON), stopping(issuance.stop), view.shown():
+    with noting(note), stopping(issuance.stop), view.shown():
         async with aclosing(issuance.run()) as events:
             async for event in events:
                 view.take(event)

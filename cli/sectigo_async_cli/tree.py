@@ -38,6 +38,10 @@ COMMANDS = {
         "renew",
         "Renew the certificates that issue saved and that expire soon. This spends a licence for each.",
     ),
+    "worker": (
+        "worker",
+        "Work at the bulk run of a ledger in PostgreSQL, until Ctrl-C or SIGTERM. This spends licences.",
+    ),
     "ledger": ("ledger", "Look at the ledger of a bulk run, or make it anew."),
     "batches": ("batches", "Show a batch; without --id, list the orders that were sent from this machine."),
     "wait": (

@@ -371,8 +371,8 @@ class PostgresLedger:
         if not keys:
             return
         query = update + (
-            " WHERE devices.key = given.key AND devices.state = ANY(%s) AND (%s::bigint IS NULL OR devices.chunk = %s)"
-            " AND (devices.is_listed OR NOT %s)"
+            " WHERE devices.key = given.key AND devices.state = ANY(%s)"
+            " AND (%s::bigint IS NULL OR devices.chunk = %s) AND (devices.is_listed OR NOT %s)"
         )
         words = [state.value for state in states]
         changed = await connection.execute(query, [*values, words, self._chunk, self._chunk, listed])

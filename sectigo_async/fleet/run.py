@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from sectigo_async.errors import FileError, InvalidArgumentError, LedgerError
 from sectigo_async.fleet.database import Database
 from sectigo_async.fleet.ledger import PostgresLedger
 from sectigo_async.fleet.queue import Terms, hand_out, make_app, put_in
-from sectigo_async.fleet.share import OTHER_SINK, Standing, bind_sink, mark_of, standing
+from sectigo_async.fleet.share import OTHER_SINK, SILENCE, Standing, bind_sink, mark_of, standing
 from sectigo_async.issuance.events import Event, EventKind
 from sectigo_async.issuance.ledger import DeviceState
 from sectigo_async.issuance.options import Options
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 _EVERY = 1.0
 _PART_OF_TIME = 20
-_SILENCE = timedelta(seconds=30)
 
 
 class FleetRun:
@@ -106,7 +104,7 @@ class FleetRun:
         silent_since = self._clock.monotonic()
         while True:
             began = self._clock.monotonic()
-            stands = await self._ledger.work(lambda connection: standing(connection, _SILENCE))
+            stands = await self._ledger.work(lambda connection: standing(connection, SILENCE))
             took = self._clock.monotonic() - began
             self.counts = Counter(stands.counts)
             if before is None or stands != before:

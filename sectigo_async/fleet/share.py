@@ -1,15 +1,19 @@
 """What the workers of a fleet share: where keys are kept, what a run is, and how much each of them may do."""
 
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import attrs
 
 from sectigo_async.errors import FileError
-from sectigo_async.fleet.database import Connection
+from sectigo_async.fleet.database import Connection, Database
+from sectigo_async.fleet.ledger import run_of
 from sectigo_async.fleet.queue import Terms
-from sectigo_async.issuance.ledger import DeviceState
+from sectigo_async.issuance.ledger import DeviceState, Run
 from sectigo_async.issuance.sink import Sink
+
+SILENCE = timedelta(seconds=30)
+"""How long a worker may be silent until it counts as gone."""
 
 _MARK = ".sectigo-async/sink"
 OTHER_SINK = "give every worker, and `issue`, the same --out: a directory that all of their hosts share"
@@ -138,6 +142,44 @@ async def look_again(connection: Connection, chunk: int, pause: timedelta) -> No
         " AND EXISTS (SELECT FROM sectigo_orders orders WHERE orders.chunk = chunks.chunk AND state = 'unknown')",
         [pause, chunk],
     )
+
+
+@attrs.frozen(kw_only=True)
+class FleetStatus:
+    """How a run on several machines stands, for whoever asks.
+
+    Attributes:
+        run: what all its devices have in common.
+        standing: how many devices are in each state, and how many workers are at it.
+        unknown_orders: the orders that nobody knows the outcome of, by their ids.
+        oldest_open: when the oldest order was sent that may be paid for and is not saved (aware); `None` where all is.
+    """
+
+    run: Run
+    standing: Standing
+    unknown_orders: tuple[str, ...]
+    oldest_open: datetime | None
+
+
+async def read_fleet(database: Database) -> FleetStatus:
+    """Return how the run stands whose ledger is in a database, from anywhere; the run may be going on.
+
+    Raises:
+        LedgerError: there is none, or the database is out of reach.
+    """
+    async with database.session() as connection:
+        with database.errors():
+            run = await run_of(connection)
+            stands = await standing(connection, SILENCE)
+            query = "SELECT order_id FROM sectigo_orders WHERE state = 'unknown' ORDER BY number"
+            unknown = tuple(row[0] for row in await (await connection.execute(query)).fetchall())
+            query = (
+                "SELECT min(sent_at) FROM sectigo_orders WHERE order_id IN"
+                " (SELECT order_id FROM sectigo_devices WHERE state IN ('outcome unknown', 'ordered'))"
+            )
+            row = await (await connection.execute(query)).fetchone()
+            oldest = None if row is None else row[0]
+    return FleetStatus(run=run, standing=stands, unknown_orders=unknown, oldest_open=oldest)
 
 
 async def terms_of(connection: Connection) -> Terms | None:

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 CHUNKS = 4
 """As many chunks a worker has at once: while one waits for the service, others are written."""
 
-SILENCE = 3
+_MISSED = 3
 """A worker that missed as many heartbeats counts as gone."""
 
 _BATCH = 500
@@ -233,7 +233,7 @@ class Worker:
                 shutdown_graceful_timeout=_GRACE,
                 delete_jobs="always",
                 update_heartbeat_interval=self._heartbeat,
-                stalled_worker_timeout=SILENCE * self._heartbeat,
+                stalled_worker_timeout=_MISSED * self._heartbeat,
                 fetch_job_polling_interval=5.0,
             )
         finally:
@@ -250,7 +250,7 @@ class Worker:
                         await self._look(connection)
 
     async def _look(self, connection: Connection) -> None:
-        stands = await standing(connection, timedelta(seconds=SILENCE * self._heartbeat))
+        stands = await standing(connection, timedelta(seconds=_MISSED * self._heartbeat))
         self.counts = stands.counts
         if (terms := await terms_of(connection)) is not None:
             self._share(terms.options, stands.workers)
@@ -262,7 +262,7 @@ class Worker:
 
     async def _tend(self, app: "procrastinate.App") -> None:
         """See that each chunk that something is to be done for has a job, also where a worker died with one."""
-        await reclaim(app, SILENCE * self._heartbeat)
+        await reclaim(app, _MISSED * self._heartbeat)
         # Out of reach, it is asked again soon.
         with suppress(LedgerError):
             async with self._database.session() as connection:
@@ -289,45 +289,12 @@ class Worker:
             self.stop(str(error))
 
     async def _issue_for(self, ledger: PostgresLedger, chunk: int) -> None:
-        # A directory that is not mounted any more is empty: keys made there would be lost to all others.
-        if await run_to_end(mark_of, self._sink, make=False) != self._mark:
-            raise FileError(f"{self._sink.where('')} is another directory by now", hint="mount it again")
         known = await ledger.work(lambda connection: outlook(connection, chunk))
-        sink = self._given or DirectorySink(self._directory, known.terms.options.access)
-        open_orders = await ledger.entries({DeviceState.UNKNOWN, DeviceState.ORDERED})
-        await run_to_end(_probe_keys, Folders(sink), ledger.run.keys, open_orders)
-        plan = await plan_what_is_left(self._client, ledger)
+        archives = self._directory / ".sectigo-async" / "archives" / str(chunk)
+        issuance = await self._issuance(ledger, known, archives)
         if self._stopped.is_set():
             return
-        archives = self._directory / ".sectigo-async" / "archives" / str(chunk)
-        issuance = Issuance(
-            self._client,
-            ledger,
-            self._directory,
-            plan,
-            options=self._options(known),
-            trust=known.terms.trust,
-            sink=sink,
-            archives=archives,
-            pace=self._pace,
-            leaves_doubts=True,
-            clock=self._clock,
-        )
-        has_ordered = False
-        self._running.add(issuance)
-        try:
-            async with aclosing(issuance.run()) as events:
-                async for event in events:
-                    has_ordered = has_ordered or event.kind is EventKind.ORDERED
-                    self._events.put_nowait(attrs.evolve(event, counts=self.counts))
-        except (AuthenticationError, FileError, LedgerError):
-            raise
-        except SectigoError as error:
-            reason = str(error)
-        else:
-            reason = "" if issuance.stopped else issuance.halted
-        finally:
-            self._running.discard(issuance)
+        has_ordered, reason = await self._carry_out(issuance)
         if reason:
             await ledger.work(lambda connection: halt(connection, reason))
             self._tell(EventKind.STOPPED, f"no more is ordered: {reason}")
@@ -343,6 +310,49 @@ class Worker:
         if has_ordered:
             # That may prove what became of orders in other chunks.
             await ledger.work(lambda connection: look_again(connection, chunk, _LOOK_AGAIN))
+
+    async def _issuance(self, ledger: PostgresLedger, known: Outlook, archives: Path) -> Issuance:
+        """Return what is to be done for a chunk.
+
+        Raises:
+            FileError: what opens its certificates cannot be read here.
+        """
+        # A directory that is not mounted any more is empty: keys made there would be lost to all others.
+        if await run_to_end(mark_of, self._sink, make=False) != self._mark:
+            raise FileError(f"{self._sink.where('')} is another directory by now", hint="mount it again")
+        sink = self._given or DirectorySink(self._directory, known.terms.options.access)
+        unfinished = await ledger.entries({DeviceState.UNKNOWN, DeviceState.ORDERED})
+        await run_to_end(_probe_keys, Folders(sink), ledger.run.keys, unfinished)
+        return Issuance(
+            self._client,
+            ledger,
+            self._directory,
+            await plan_what_is_left(self._client, ledger),
+            options=self._options(known),
+            trust=known.terms.trust,
+            sink=sink,
+            archives=archives,
+            pace=self._pace,
+            leaves_doubts=True,
+            clock=self._clock,
+        )
+
+    async def _carry_out(self, issuance: Issuance) -> tuple[bool, str]:
+        """Return whether an order was placed, and why nobody is to order more; nothing where they are."""
+        has_ordered = False
+        self._running.add(issuance)
+        try:
+            async with aclosing(issuance.run()) as events:
+                async for event in events:
+                    has_ordered = has_ordered or event.kind is EventKind.ORDERED
+                    self._events.put_nowait(attrs.evolve(event, counts=self.counts))
+        except (AuthenticationError, FileError, LedgerError):
+            raise
+        except SectigoError as error:
+            return has_ordered, str(error)
+        finally:
+            self._running.discard(issuance)
+        return has_ordered, "" if issuance.stopped else issuance.halted
 
     def _options(self, known: Outlook) -> Options:
         """Return how to go about a chunk: with a share of what all workers may do."""

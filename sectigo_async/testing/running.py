@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from sectigo_async.client import SectigoClient
 from sectigo_async.clock import Clock
@@ -20,7 +20,7 @@ from sectigo_async.testing.clock import FakeClock
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from sectigo_async.sandbox import FaultRule, SandboxConfig
+    from sectigo_async.sandbox import FaultRule, SandboxConfig, Stats
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ class RunningSandbox:
         checked = parse_faults([rule.document() for rule in rules])
         self._do(lambda: self.sandbox.faults.replace(checked))
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> "Stats":
         """Return what clients have done so far: `orders`, `logins`, `polls`, `faults` and more."""
         return self._do(self.sandbox.stats)
 

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,7 @@ from sectigo_async.issuance import (
     DeviceState,
     Issuance,
     Keys,
+    Ledger,
     Options,
     Plan,
     Run,
@@ -25,14 +27,16 @@ from sectigo_async.issuance import (
 from sectigo_async.pki import load_certificates
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings, settings
+from sectigo_async_cli.fleets import LedgerUrl, database_of, open_place
 from sectigo_async_cli.issuing import (
     GOES_ON,
     NAMES,
+    WORKERS_GO_ON,
+    Going,
     OnAmbiguous,
     WhenAmbiguous,
     exit_code,
     in_words,
-    open_ledger,
     read_list,
     tell_problems,
     watch,
@@ -44,6 +48,11 @@ from sectigo_async_cli.run import noting, run_client
 from sectigo_async_cli.streams import say
 from sectigo_async_cli.targets import check_profile_is_named, profile_target
 
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from sectigo_async.fleet import Database, FleetRun
+
 
 def issue(
     ctx: typer.Context,
@@ -52,7 +61,10 @@ def issue(
     profile: Annotated[
         int | None, typer.Option("--profile", "-p", min=0, help="Id of the profile to order under.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the folders of the devices, and the ledger, are kept.")],
+    out: Annotated[
+        Path, typer.Option(help="Where the folders of the devices are kept, and the ledger unless --ledger is given.")
+    ],
+    ledger: LedgerUrl = None,
     keys: Annotated[
         Keys, typer.Option(help="Where private keys are made: local sends CSRs, server brings PKCS#12.")
     ] = Keys.LOCAL,
@@ -85,9 +97,12 @@ def issue(
     a folder in --out, with key, certificate and chain. The header of FILE names parameters of the profile;
     common_name is needed, and dns_names, id and csr are known, too.
 
+    With --ledger it hands the list to workers, looks on, and may be left: see `sectigo-async worker`.
+
     Example: sectigo-async issue devices.csv -p 42 --out certs/
     """
     chosen = settings(ctx)
+    database = database_of(chosen, ledger)
     access = _access(mode, group)
     options = Options(
         batch_size=batch_size,
@@ -111,10 +126,10 @@ def issue(
         )
         if not dry_run:
             await asyncio.to_thread(make_directory, out, access)
-        async with open_ledger(client, out, run, only_look=dry_run) as ledger:
+        async with open_place(client, database or out, run, only_look=dry_run) as opened:
             with noting("nothing was ordered"):
                 base = None if file == "-" else Path(file).parent
-                plan = await make_plan(client, ledger, out, listed, base=base, retry_failed=retry_failed)
+                plan = await make_plan(client, opened, out, listed, base=base, retry_failed=retry_failed)
                 plan = _judge(chosen, listed, plan, skip_invalid=skip_invalid, dry_run=dry_run)
                 _tell(chosen, listed, plan)
                 if dry_run:
@@ -122,16 +137,36 @@ def issue(
                     return
                 if plan.devices and chosen.interactive:
                     await agree(_question(plan, target.profile_id))
-            issuance = Issuance(client, ledger, out, plan, options=options, trust=anchors)
+            issuance = (
+                Issuance(client, opened, out, plan, options=options, trust=anchors)
+                if database is None
+                else _fleet_run(database, opened, out, plan, options=options, trust=anchors)
+            )
             try:
-                await watch(chosen, issuance, plan)
+                await watch(chosen, issuance, plan, note=GOES_ON if database is None else WORKERS_GO_ON)
             finally:
                 left_out = {entry.device.key for entry in plan.left_out}
-                entries = [entry for entry in await ledger.entries() if entry.device.key not in left_out]
+                entries = [entry for entry in await opened.entries() if entry.device.key not in left_out]
                 await asyncio.to_thread(write_reports, out, entries, access=access)
-        _end(chosen, issuance, plan, out)
+        _end(chosen, issuance, plan, out, database)
 
     run_client(ctx, job)
+
+
+def _fleet_run(
+    database: "Database",
+    opened: Ledger,
+    out: Path,
+    plan: Plan,
+    *,
+    options: Options,
+    trust: "Iterable[x509.Certificate] | None",
+) -> "FleetRun":
+    """Return the run of a plan that workers are to carry out."""
+    from sectigo_async.fleet import FleetRun, PostgresLedger
+
+    assert isinstance(opened, PostgresLedger)
+    return FleetRun(database, opened, out, plan, options=options, trust=trust)
 
 
 def _access(mode: str, group: str | None) -> Access:
@@ -230,7 +265,7 @@ def _question(plan: Plan, profile_id: int) -> str:
     return f"Order under profile {profile_id}? It spends {count:,} {noun}{left}."
 
 
-def _end(chosen: Settings, issuance: Issuance, plan: Plan, out: Path) -> None:
+def _end(chosen: Settings, issuance: Going, plan: Plan, out: Path, database: "Database | None") -> None:
     """Tell how a run ended, and end with the exit code for it.
 
     Raises:
@@ -248,10 +283,10 @@ def _end(chosen: Settings, issuance: Issuance, plan: Plan, out: Path) -> None:
     if counts[DeviceState.FAILED] or counts[DeviceState.VERIFY_FAILED]:
         say(f"what failed, and why, is in {out / 'errors.csv'}")
     if counts[DeviceState.UNKNOWN]:
-        ledger = chosen.command("reconcile", "--ledger", str(out))
+        ledger = chosen.command("reconcile", "--ledger", str(database or out))
         say(f"do not order again what is unknown: the same command looks for it again; or decide with {ledger}")
     if code in {exit_codes.PENDING, exit_codes.INTERRUPTED}:
-        say(GOES_ON)
+        say(GOES_ON if database is None else WORKERS_GO_ON)
     raise typer.Exit(code)
 
 

@@ -3,9 +3,9 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
@@ -33,13 +33,17 @@ from sectigo_async.issuance import (
 from sectigo_async.pki import load_certificates
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.commands.expiring import duration
-from sectigo_async_cli.context import settings
-from sectigo_async_cli.issuing import NAMES, check_login, in_words, open_ledger, read_list, tell_problems
+from sectigo_async_cli.context import Settings, settings
+from sectigo_async_cli.fleets import LedgerUrl, database_of, open_place, place_of
+from sectigo_async_cli.issuing import NAMES, check_login, in_words, read_list, tell_problems
 from sectigo_async_cli.options import WaitLimit
 from sectigo_async_cli.options import register as add
 from sectigo_async_cli.run import noting, report, run, run_client
 from sectigo_async_cli.streams import say
 from sectigo_async_cli.targets import check_profile_is_named, profile_target
+
+if TYPE_CHECKING:
+    from sectigo_async.fleet import Database
 
 _OPEN = {DeviceState.UNKNOWN, DeviceState.ORDERED}
 _STATUS_COLUMNS = {
@@ -56,12 +60,16 @@ _AUDIT_COLUMNS = {
 }
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="What issue had as --out.")]
+Place = Annotated[
+    str | None,
+    typer.Argument(metavar="DIR|URL", help="What issue had as --out, or as --ledger; SECTIGO_LEDGER, if left out."),
+]
 
 
 def status(
     ctx: typer.Context,
     *,
-    directory: Directory,
+    which: Place = None,
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 5 if what may be paid for is not saved after --max-age.")
     ] = False,
@@ -78,8 +86,13 @@ def status(
     if max_age is not None and not check:
         raise typer.BadParameter("it goes with --check", param_hint="--max-age")
 
+    where = place_of(chosen, which, "DIR|URL")
+
     async def job() -> None:
-        places = await asyncio.to_thread(ledgers_of, directory) or [directory]
+        if not isinstance(where, Path):
+            await _status_of_fleet(chosen, where, limit if check else None)
+            return
+        places = await asyncio.to_thread(ledgers_of, where) or [where]
         copies: dict[Path, LedgerCopy] = {}
         unreadable: list[LedgerError] = []
         for place in places:
@@ -104,6 +117,40 @@ def status(
             raise typer.Exit(codes[0])
 
     run(chosen, job)
+
+
+async def _status_of_fleet(chosen: Settings, database: "Database", limit: timedelta | None) -> None:
+    """Tell how a run on several machines stands.
+
+    Raises:
+        typer.Exit: what may be paid for is not saved after `limit`.
+    """
+    from sectigo_async.fleet import read_fleet
+
+    found = await read_fleet(database)
+    counts, oldest = found.standing.counts, found.oldest_open
+    document = {
+        "directory": str(database),
+        "endpoint": found.run.endpoint,
+        "username": found.run.username,
+        "profileId": found.run.profile_id,
+        "keys": found.run.keys.value,
+        "inUse": found.standing.workers > 0,
+        **{name: counts[state] for state, name in NAMES.items()},
+        "unknownOrders": list(found.unknown_orders),
+        "oldestOpen": oldest.isoformat() if oldest else None,
+        "workers": found.standing.workers,
+        "openChunks": found.standing.open_chunks,
+        "halted": found.standing.halted,
+    }
+    chosen.output.emit([document], _STATUS_COLUMNS | {"workers": "Workers"})
+    if found.standing.halted:
+        say(f"no more is ordered: {found.standing.halted}")
+    if limit is not None and oldest is not None and datetime.now(UTC) - oldest > limit:
+        count = sum(counts[state] for state in _OPEN)
+        since = f"{oldest:%Y-%m-%d %H:%M} UTC"
+        say(f"{database}: {count:,} devices are ordered, or may be, and not saved, the first since {since}")
+        raise typer.Exit(exit_codes.PARTLY_DONE)
 
 
 def _status(place: Path, copy: LedgerCopy) -> dict[str, object]:
@@ -188,6 +235,7 @@ def rebuild(
         typer.Option(min=0, help="A batch id older than the run: what is not saved is looked for from there."),
     ] = None,
     trust: Annotated[Path | None, typer.Option(help="PEM file with the roots that chains must lead to.")] = None,
+    ledger: LedgerUrl = None,
     timeout: WaitLimit = 3600.0,
 ) -> None:
     """Make a ledger anew that was lost or damaged, from the folders and from what the service has. Orders nothing.
@@ -197,6 +245,7 @@ def rebuild(
     Example: sectigo-async ledger rebuild certs/ devices.csv -p 42 --after 4711
     """
     chosen = settings(ctx)
+    database = database_of(chosen, ledger)
 
     async def job(client: SectigoClient) -> None:
         with noting("nothing was ordered"):
@@ -213,8 +262,8 @@ def rebuild(
             anchors = None if roots is None else await asyncio.to_thread(load_certificates, roots)
             base = None if file == "-" else Path(file).parent
             rebuilding = _Rebuilding(client, after, anchors, timeout)
-            await rebuilding.of(directory, run, listed, base)
-            if not rebuilding.problems:
+            await rebuilding.of(directory, run, listed, base, database)
+            if not rebuilding.problems and database is None:
                 await rebuilding.of_renewals(directory)
         tell_problems(rebuilding.problems)
         if rebuilding.problems:
@@ -259,17 +308,18 @@ class _Rebuilding:
     problems: tuple[LineProblem, ...] = ()
     kept: list[str] = attrs.field(factory=list)
 
-    async def of(self, place: Path, run: Run, listed: DeviceList, base: Path | None = None) -> Rebuilt:
-        """Rebuild one, and put it aside before where it is damaged."""
-        try:
-            await read_ledger(place)
-        except LedgerDamagedError as error:
-            kept = await SqliteLedger.set_aside(place)
-            say(f"{error}. It is kept in {kept}")
-            self.kept.append(str(kept))
-        except LedgerError:
-            pass  # There is none; or whoever opens it is told what else it is.
-        async with open_ledger(self.client, place, run, only_look=False) as ledger:
+    async def of(
+        self,
+        place: Path,
+        run: Run,
+        listed: DeviceList,
+        base: Path | None = None,
+        database: "Database | None" = None,
+    ) -> Rebuilt:
+        """Rebuild one, in a database where one is given; put it aside before where its file is damaged."""
+        if database is None:
+            await self._set_aside(place)
+        async with open_place(self.client, database or place, run) as ledger:
             rebuilt = await rebuild_ledger(
                 self.client,
                 ledger,
@@ -285,6 +335,16 @@ class _Rebuilding:
         self.known += rebuilt.known
         self.untouched += rebuilt.untouched
         return rebuilt
+
+    async def _set_aside(self, place: Path) -> None:
+        try:
+            await read_ledger(place)
+        except LedgerDamagedError as error:
+            kept = await SqliteLedger.set_aside(place)
+            say(f"{error}. It is kept in {kept}")
+            self.kept.append(str(kept))
+        except LedgerError:
+            pass  # There is none; or whoever opens it is told what else it is.
 
     async def of_renewals(self, directory: Path) -> None:
         """Rebuild those of renewals: what was begun for certificates that are in use."""

@@ -1,5 +1,6 @@
 """What became of orders whose outcome is unknown: reconcile."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -9,10 +10,11 @@ import typer
 
 from sectigo_async import Order, OrderState, Reconciliation, SectigoClient
 from sectigo_async.errors import LedgerError
-from sectigo_async.issuance import SqliteLedger, ledgers_of, read_ledger
+from sectigo_async.issuance import ledgers_of, read_ledger
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.commands.batches import ORDER_COLUMNS
 from sectigo_async_cli.context import Settings, settings
+from sectigo_async_cli.fleets import open_place, place_of
 from sectigo_async_cli.issuing import check_login
 from sectigo_async_cli.options import Settle, WaitLimit
 from sectigo_async_cli.options import register as add
@@ -20,7 +22,10 @@ from sectigo_async_cli.run import noting, report, run_client
 from sectigo_async_cli.streams import say
 
 if TYPE_CHECKING:
+    from sectigo_async.fleet import Database
     from sectigo_async.resources import Batches
+
+    Place = Path | Database
 
 _COLUMNS = {name: ORDER_COLUMNS[name] for name in ("orderId", "state", "batchId")} | {"reason": "Why"}
 
@@ -42,7 +47,8 @@ def reconcile(
         bool, typer.Option("--not-ordered", help="Say that the order was not placed, where you have made sure.")
     ] = False,
     ledger: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Orders of the bulk run that had this as --out.")
+        str | None,
+        typer.Option(metavar="DIR|URL", help="Orders of the bulk run that had this as --out, or as --ledger."),
     ] = None,
 ) -> None:
     """Find out what became of orders whose outcome is unknown. Nothing is ordered.
@@ -53,6 +59,7 @@ def reconcile(
     Example: sectigo-async reconcile
     """
     chosen = settings(ctx)
+    where = None if ledger is None else place_of(chosen, ledger, "--ledger")
     decided = batch is not None or not_ordered
     if batch is not None and not_ordered:
         raise typer.BadParameter("choose one", param_hint="--batch, --not-ordered")
@@ -63,8 +70,8 @@ def reconcile(
         results: list[Reconciliation] = []
         trouble: LedgerError | None = None
         with noting("nothing was ordered"):
-            places = [None] if ledger is None else ledgers_of(ledger) or [ledger]
-            await _check_names(chosen, client, order_ids or [], places, ledger)
+            places = await asyncio.to_thread(_places, where)
+            await _check_names(chosen, client, order_ids or [], places, where)
             for place in places:
                 try:
                     async with _batches(client, place) as batches:
@@ -79,15 +86,24 @@ def reconcile(
                     trouble = error
         if trouble is not None:
             report(trouble, chosen)
-        _show(chosen, results, ledger)
+        _show(chosen, results, where)
         if trouble is not None:
             raise typer.Exit(exit_codes.exit_code(trouble))
 
     run_client(ctx, job)
 
 
+def _places(where: "Place | None") -> "list[Place | None]":
+    """Return the ledgers that are meant: those of renewals belong to that of a directory."""
+    return [*ledgers_of(where)] or [where] if isinstance(where, Path) else [where]
+
+
 async def _check_names(
-    chosen: Settings, client: SectigoClient, wanted: list[str], places: Sequence[Path | None], ledger: Path | None
+    chosen: Settings,
+    client: SectigoClient,
+    wanted: list[str],
+    places: "Sequence[Place | None]",
+    ledger: "Place | None",
 ) -> None:
     """See that each order that is named is there, before anything is done about another.
 
@@ -97,22 +113,34 @@ async def _check_names(
     known: set[str] = set()
     for place in places:
         with suppress(LedgerError):
-            orders = await client.batches.orders() if place is None else (await read_ledger(place)).orders
-            known |= {order.order_id for order in orders}
+            known |= await _known(client, place)
     if missing := [name for name in wanted if name not in known]:
         listed = chosen.command(*(["batches"] if ledger is None else ["ledger", "status", str(ledger)]))
         raise typer.BadParameter(f"there is no order {missing[0]!r}; {listed} lists them", param_hint="ORDER")
 
 
+async def _known(client: SectigoClient, place: "Place | None") -> set[str]:
+    """Return the ids of the orders that are known in a place."""
+    if isinstance(place, Path):
+        return {order.order_id for order in (await read_ledger(place)).orders}
+    async with _batches(client, place) as batches:
+        return {order.order_id for order in await batches.orders()}
+
+
 @asynccontextmanager
-async def _batches(client: SectigoClient, directory: Path | None) -> AsyncIterator["Batches"]:
+async def _batches(client: SectigoClient, place: "Place | None") -> AsyncIterator["Batches"]:
     """Give the verbs, with the ledger of a bulk run as the journal where one is named."""
-    if directory is None:
+    if place is None:
         yield client.batches
         return
-    run = (await read_ledger(directory)).run
+    if isinstance(place, Path):
+        run = (await read_ledger(place)).run
+    else:
+        from sectigo_async.fleet import read_fleet
+
+        run = (await read_fleet(place)).run
     check_login(client, run)
-    async with SqliteLedger.open(directory, run) as ledger:
+    async with open_place(client, place, run) as ledger:
         yield client.batches.under(ledger)
 
 
@@ -124,8 +152,8 @@ def _chosen_orders(orders: tuple[Order, ...], wanted: list[str] | None) -> list[
     return [by_id[name] for name in wanted if name in by_id]
 
 
-def _of(directory: Path | None) -> list[str]:
-    return [] if directory is None else ["--ledger", str(directory)]
+def _of(place: "Place | None") -> list[str]:
+    return [] if place is None else ["--ledger", str(place)]
 
 
 async def _decide(batches: "Batches", order: Order, batch: int | None) -> Reconciliation:
@@ -135,7 +163,7 @@ async def _decide(batches: "Batches", order: Order, batch: int | None) -> Reconc
     return Reconciliation(order=await batches.decide(order, batch), reason="you said so")
 
 
-def _show(chosen: Settings, results: list[Reconciliation], directory: Path | None) -> None:
+def _show(chosen: Settings, results: list[Reconciliation], directory: "Place | None") -> None:
     """Show what was found, and end with the exit code for it.
 
     Raises:
