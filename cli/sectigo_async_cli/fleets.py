@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sectigo_async import SectigoClient
+from sectigo_async.errors import InvalidArgumentError
 from sectigo_async.issuance import Ledger, Run
 from sectigo_async_cli import exit_codes
 from sectigo_async_cli.context import Settings
@@ -39,9 +40,8 @@ def database_of(chosen: Settings, url: str | None, param_hint: str = "--ledger")
     """Return the database that an argument, or the environment, names; `None` where neither does.
 
     Raises:
-        typer.BadParameter: the argument holds a password, which others on this machine could see.
+        typer.BadParameter: it is no URL of one; or an argument that holds a password, which others could see.
         typer.Exit: the extra is not installed.
-        InvalidArgumentError: it is no URL of one.
     """
     text = url or chosen.environ.get(VARIABLE)
     if not text:
@@ -49,7 +49,10 @@ def database_of(chosen: Settings, url: str | None, param_hint: str = "--ledger")
     need_fleet()
     from sectigo_async.fleet import Database
 
-    database = Database.at(text)
+    try:
+        database = Database.at(text)
+    except InvalidArgumentError as error:
+        raise typer.BadParameter(f"{error}; {error.hint}", param_hint=param_hint if url else VARIABLE) from None
     if url and database.has_password:
         raise typer.BadParameter(
             "a password in an argument shows in the list of processes; put it into the file that PGPASSFILE names,"
@@ -99,7 +102,6 @@ def place_of(chosen: Settings, text: str | None, param_hint: str) -> "Path | Dat
 
     Raises:
         typer.BadParameter: none is named, or with a password.
-        InvalidArgumentError: it is no URL of a database.
     """
     if text is not None and not is_url(text):
         return Path(text)

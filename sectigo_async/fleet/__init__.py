@@ -24,8 +24,17 @@ docs/fleet.md says when that is worth it, and what is guaranteed.
 
 from sectigo_async.fleet.database import Database
 from sectigo_async.fleet.ledger import PostgresLedger
-from sectigo_async.fleet.run import FleetRun
+from sectigo_async.fleet.run import FleetRun, keep_keys_in
 from sectigo_async.fleet.share import FleetStatus, Standing, read_fleet
 from sectigo_async.fleet.worker import Worker
 
-__all__ = ["Database", "FleetRun", "FleetStatus", "PostgresLedger", "Standing", "Worker", "read_fleet"]
+__all__ = [
+    "Database",
+    "FleetRun",
+    "FleetStatus",
+    "PostgresLedger",
+    "Standing",
+    "Worker",
+    "keep_keys_in",
+    "read_fleet",
+]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sectigo_async.clock import Clock, SystemClock
-from sectigo_async.errors import FileError, InvalidArgumentError, LedgerError
+from sectigo_async.errors import InvalidArgumentError, LedgerError
 from sectigo_async.fleet.database import Database
 from sectigo_async.fleet.ledger import PostgresLedger
 from sectigo_async.fleet.queue import Terms, hand_out, make_app, put_in
-from sectigo_async.fleet.share import OTHER_SINK, SILENCE, Standing, bind_sink, mark_of, standing
+from sectigo_async.fleet.share import SILENCE, Standing, bind_sink, mark_of, standing
 from sectigo_async.issuance.events import Event, EventKind
 from sectigo_async.issuance.ledger import DeviceState
 from sectigo_async.issuance.options import Options
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 _EVERY = 1.0
+_ALONE = 10.0
 _PART_OF_TIME = 20
 
 
@@ -101,6 +102,7 @@ class FleetRun:
             async with app.open_async():
                 await self._hand_out(app)
         before: Standing | None = None
+        told_alone = False
         silent_since = self._clock.monotonic()
         while True:
             began = self._clock.monotonic()
@@ -112,6 +114,11 @@ class FleetRun:
                 for event in _told(before, stands):
                     yield event
             before = stands
+            alone = self._clock.monotonic() - silent_since > _ALONE and stands.workers == 0 and not told_alone
+            if alone and stands.open_chunks:
+                told_alone = True
+                text = "no worker is at work: start `sectigo-async worker` on as many hosts as you like"
+                yield Event(kind=EventKind.OUTCOME_UNKNOWN, text=text, counts=stands.counts)
             limit = self._terms.options.timeout
             if stands.workers == 0 and limit is not None and self._clock.monotonic() - silent_since > limit:
                 self.halted = f"no worker has been at it for {limit:,.0f} s"
@@ -125,11 +132,7 @@ class FleetRun:
         self.parked = tuple(order for order in orders if order.state is OrderState.UNKNOWN)
 
     async def _put_in(self) -> None:
-        mark = await run_to_end(mark_of, self._sink)
-        if not await self._ledger.work(lambda connection: bind_sink(connection, mark)):
-            raise FileError(
-                f"the keys of this run are kept elsewhere than in {self._sink.where('')}", hint=OTHER_SINK
-            )
+        await keep_keys_in(self._ledger, self._sink)
         known = {entry.device.key: entry for entry in await self._ledger.entries()}
         changed = {device.key for device in self._plan.changed}
         new = [device for device in self._plan.devices if device.key not in known]
@@ -163,6 +166,22 @@ class FleetRun:
             await asyncio.gather(leaving, resting, return_exceptions=True)
 
 
+async def keep_keys_in(ledger: PostgresLedger, sink: Sink | Path) -> None:
+    """Have the keys of a run kept in a sink, or a directory, which can be written and read; later it stays so.
+
+    Args:
+        ledger: the ledger.
+        sink: where.
+
+    Raises:
+        FileError: they are kept elsewhere, or cannot be kept there.
+        LedgerError: the database is out of reach.
+    """
+    place: Sink = DirectorySink(sink) if isinstance(sink, Path) else sink
+    mark = await run_to_end(mark_of, place)
+    await ledger.work(lambda connection: bind_sink(connection, mark, place.where("")))
+
+
 async def _not_here(_: object) -> None:
     """Do no job: who puts a list in is no worker."""
 
@@ -170,11 +189,8 @@ async def _not_here(_: object) -> None:
 def _told(before: Standing | None, stands: Standing) -> list[Event]:
     """Return what has happened since one last looked."""
     events = []
-    if stands.workers == 0 and stands.open_chunks and (before is None or before.workers):
-        text = "no worker is at work: start `sectigo-async worker` on as many hosts as you like"
-        events.append(Event(kind=EventKind.OUTCOME_UNKNOWN, text=text, counts=stands.counts))
-    if before is not None and before.workers == 0 and stands.workers:
-        text = f"{stands.workers} workers are at work"
+    if stands.workers != (0 if before is None else before.workers):
+        text = f"{stands.workers} worker{'s are' if stands.workers != 1 else ' is'} at work"
         events.append(Event(kind=EventKind.FOUND, text=text, counts=stands.counts))
     if stands.halted and (before is None or not before.halted):
         text = f"no more is ordered: {stands.halted}"

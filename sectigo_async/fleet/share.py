@@ -46,11 +46,21 @@ def mark_of(sink: Sink, *, make: bool = True) -> str:
     return known.decode(errors="replace").strip()
 
 
-async def bind_sink(connection: Connection, mark: str) -> bool:
-    """Say whether the keys of the run are kept in the sink with this mark; from now on they are, if nobody said."""
+async def bind_sink(connection: Connection, mark: str, where: str) -> None:
+    """Have the keys of the run kept in the sink with this mark, from now on.
+
+    Args:
+        connection: a session.
+        mark: that of the sink.
+        where: where the sink is, for people.
+
+    Raises:
+        FileError: they are kept elsewhere.
+    """
     await connection.execute("UPDATE sectigo_run SET sink = %s WHERE sink = ''", [mark])
     row = await (await connection.execute("SELECT sink FROM sectigo_run")).fetchone()
-    return row is not None and row[0] == mark
+    if row is None or row[0] != mark:
+        raise FileError(f"the keys of this run are kept elsewhere than in {where}", hint=OTHER_SINK)
 
 
 @attrs.frozen(kw_only=True)
@@ -152,7 +162,8 @@ class FleetStatus:
         run: what all its devices have in common.
         standing: how many devices are in each state, and how many workers are at it.
         unknown_orders: the orders that nobody knows the outcome of, by their ids.
-        oldest_open: when the oldest order was sent that may be paid for and is not saved (aware); `None` where all is.
+        oldest_open: when the oldest order was sent that may be paid for and is not saved (aware); `None` where there
+            is none.
     """
 
     run: Run

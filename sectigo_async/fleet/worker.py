@@ -28,7 +28,6 @@ from sectigo_async.fleet.database import Connection, Database, has_tables
 from sectigo_async.fleet.ledger import PostgresLedger, run_of
 from sectigo_async.fleet.queue import QUEUE, hand_out, make_app, reclaim
 from sectigo_async.fleet.share import (
-    OTHER_SINK,
     Outlook,
     bind_sink,
     close,
@@ -108,6 +107,7 @@ class Worker:
         self._stopped = asyncio.Event()
         self._fatal: SectigoError | None = None
         self._mark = ""
+        self._told = ""
         self._most_open = 1
         self._pace = Pace(self._clock, 1)
         self.counts: Mapping[DeviceState, int] = Counter()
@@ -177,24 +177,22 @@ class Worker:
         async with self._database.session() as connection:
             with self._database.errors():
                 if not await has_tables(connection) or (terms := await terms_of(connection)) is None:
+                    self._tell_once("nobody has put a list into the ledger yet; waiting for one")
                     return False
                 run = await run_of(connection)
-                bound = await bind_sink(connection, self._mark)
                 login = (self._client.config.endpoint, self._client.username or "")
                 if login != (run.endpoint, run.username):
                     raise InvalidArgumentError(
                         f"the run is of {run.username} at {run.endpoint}, not of {login[1]} at {login[0]}",
                         hint="sign in as who ordered",
                     )
-                if not bound:
-                    raise FileError(
-                        f"the keys of this run are kept elsewhere than in {self._sink.where('')}",
-                        hint=OTHER_SINK,
-                    )
+                await bind_sink(connection, self._mark, self._sink.where(""))
                 self._share(terms.options, 1)
                 await self._look(connection)
         # Who cannot sign in is not to take what others could do.
         await self._client.sign_in()
+        keys = f"profile {run.profile_id} with keys {run.keys.value}"
+        self._tell_once(f"at work at the run of {keys} by {run.username} at {run.endpoint}")
         return True
 
     async def _serve(self) -> None:
@@ -362,6 +360,11 @@ class Worker:
             size = min(size or _BATCH, self._most_open)
         pilot = options.pilot and not known.has_succeeded
         return attrs.evolve(options, batch_size=size, most_open=self._most_open, pilot=pilot)
+
+    def _tell_once(self, text: str) -> None:
+        if text != self._told:
+            self._told = text
+            self._tell(EventKind.FOUND, text)
 
     def _tell(self, kind: EventKind, text: str) -> None:
         self._events.put_nowait(Event(kind=kind, text=text, counts=self.counts))

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
     from sectigo_async.fleet import Database, FleetRun
 
+_MOST_TOLD = 20
+
 
 def issue(
     ctx: typer.Context,
@@ -128,6 +130,8 @@ def issue(
             await asyncio.to_thread(make_directory, out, access)
         async with open_place(client, database or out, run, only_look=dry_run) as opened:
             with noting("nothing was ordered"):
+                if database is not None and not dry_run:
+                    await _keep_keys_in(opened, out)
                 base = None if file == "-" else Path(file).parent
                 plan = await make_plan(client, opened, out, listed, base=base, retry_failed=retry_failed)
                 plan = _judge(chosen, listed, plan, skip_invalid=skip_invalid, dry_run=dry_run)
@@ -151,6 +155,13 @@ def issue(
         _end(chosen, issuance, plan, out, database)
 
     run_client(ctx, job)
+
+
+async def _keep_keys_in(opened: Ledger, out: Path) -> None:
+    from sectigo_async.fleet import PostgresLedger, keep_keys_in
+
+    assert isinstance(opened, PostgresLedger)
+    await keep_keys_in(opened, out)
 
 
 def _fleet_run(
@@ -235,8 +246,10 @@ def _tell(chosen: Settings, listed: DeviceList, plan: Plan) -> None:
     parts += [f"{listed.empty_lines:,} empty lines"] if listed.empty_lines else []
     left = "" if plan.balance is None else f"; {plan.balance:,} licences left"
     chosen.output.note(f"{', '.join(parts)}{left}")
-    for entry in plan.gone:
+    for entry in plan.gone[:_MOST_TOLD]:
         say(f"{entry.device.name} is done, but its key or its certificate is gone: put its folder back from a copy")
+    if len(plan.gone) > _MOST_TOLD:
+        say(f"and {len(plan.gone) - _MOST_TOLD:,} more like these")
     if plan.not_checked:
         names = ", ".join(plan.not_checked)
         chosen.output.note(f"the profile's rule for {names} cannot be checked here")
