@@ -119,7 +119,9 @@ def _make(path: Path, access: Access, made: list[Path]) -> None:
         path.mkdir(mode=access.of_directories)
     except FileNotFoundError:
         _make(path.parent, access, made)
-        path.mkdir(mode=access.of_directories)
+        # As before: another process may make it at the same moment.
+        _make(path, access, made)
+        return
     except FileExistsError:
         if not path.is_dir():
             raise

@@ -1,109 +1,96 @@
 """Workers that are killed and frozen while the service has faults, and a judge that believes the sandbox alone."""
 
 import asyncio
+import hashlib
+import math
 import os
 import random
 import signal
-import subprocess
-import sys
+import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from subprocess import Popen
 
 import attrs
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from sectigo_async.fleet import Database
 from sectigo_async.issuance import DeviceState, Keys, Options
-from tests.chaos.harness import ROOT, Service, faults
-from tests.fleet.test_run import HEARTBEAT, Site
+from tests.chaos.harness import Service, faults
+from tests.fleet.site import Site
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
 
-OPTIONS = Options(batch_size=int(os.environ.get("SIZE", "10")), settle=3.0, at_once=20)
+SETTLE = 3.0
+WORKERS = 4
+KILLS = 12
+ASLEEP = 8.0
+"""Seconds for which a worker is frozen: longer than it takes to count as gone."""
 
 
-@attrs.define
-class Crew:
-    """Workers in processes of their own, some of which come to harm."""
-
-    site: Site
-    url: str
-    log: Path
-    kills_wanted: int
-    processes: list[subprocess.Popen[bytes]] = attrs.field(factory=list)
-    kills: int = 0
-
-    def add(self) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fleet.worker_process"]
-                + [self.site.service.url, self.url, str(self.site.directory), str(HEARTBEAT)],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-            )
-        self.processes.append(process)
-        return process
-
-    async def suffer(self, chance: random.Random) -> None:
-        """Kill one after another, and freeze one for longer than it takes to be given up."""
-        frozen = self.processes[0]
-        await asyncio.sleep(4)
-        os.kill(frozen.pid, signal.SIGSTOP)
-        asleep = True
-        for turn in range(self.kills_wanted):
-            await asyncio.sleep(chance.uniform(0.5, 4))
-            victim = chance.choice(self.processes[1:])
-            victim.kill()
-            victim.wait()
-            self.processes.remove(victim)
-            self.kills += 1
-            self.add()
-            if asleep and turn == 3:
-                os.kill(frozen.pid, signal.SIGCONT)
-                asleep = False
+def key_of(directory: Path, name: str) -> str:
+    """Return the SHA-256 of the public key that belongs to a device's private one."""
+    path = directory / name / "privkey.pem"
+    assert path.stat().st_mode & 0o777 == 0o600
+    key = load_pem_private_key(path.read_bytes(), None)
+    return hashlib.sha256(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
-@pytest.fixture
-def crew_url(database: str) -> str:
-    return database
+async def kill(site: Site, workers: list["Popen[bytes]"], times: int) -> None:
+    """Kill one worker after another at random, with one to take the place of each; leave the first alone."""
+    chance = random.Random(7)  # noqa: S311 - what is drawn is no secret
+    for _ in range(times):
+        await asyncio.sleep(chance.uniform(0.3, 3))
+        number = chance.randrange(1, len(workers))
+        workers[number].kill()
+        workers[number].wait()
+        workers[number] = site.start_worker()
 
 
-@pytest.mark.parametrize("keys", Keys)
-async def test_each_device_gets_one_certificate_whatever_befalls_workers(
-    keys: Keys, database: str, tmp_path: Path
-) -> None:
-    names = [f"gw{number}.example.com" for number in range(int(os.environ.get("DEVICES", "200")))]
+async def freeze(worker: "Popen[bytes]") -> None:
+    """Stop a worker for longer than it takes to count as gone, then let it go on."""
+    await asyncio.sleep(3)
+    os.kill(worker.pid, signal.SIGSTOP)
+    await asyncio.sleep(ASLEEP)
+    os.kill(worker.pid, signal.SIGCONT)
+
+
+async def issue(site: Site, names: Sequence[str], keys: Keys, options: Options, kills: int) -> None:
+    with site.workers(WORKERS) as workers:
+        harm = [asyncio.create_task(kill(site, workers, kills)), asyncio.create_task(freeze(workers[0]))]
+        fleet = await site.put_in(names, keys=keys, options=options)
+        await asyncio.gather(*harm)
+        if fleet.parked:
+            # What was sent last nothing proves: a person looks in the portal, and decides.
+            await asyncio.sleep(SETTLE)
+            fleet = await site.put_in(names, keys=keys, options=attrs.evolve(options, resubmit=True))
+    assert +fleet.counts == Counter({DeviceState.DONE: len(names)}), site.log.read_text()[-2000:]
+
+
+async def test_two_thousand_devices_get_one_certificate_each(database: str, tmp_path: Path) -> None:
+    """Four workers, of which some are killed and one is frozen, and a service where every third request fails."""
+    names = [f"gw{number}.example.com" for number in range(2000)]
+    began = time.monotonic()
     with Service(faults(0.3), seed=5) as service:
-        site = Site(service, Database.at(database), tmp_path / "out")
-        crew = Crew(site, database, tmp_path / "workers.log", int(os.environ.get("KILLS", "12")))
-        for _ in range(4):
-            crew.add()
-        harm = asyncio.create_task(crew.suffer(random.Random(7)))
-        try:
-            fleet = await site.put_in(names, keys=keys, options=OPTIONS)
-            if fleet.parked:
-                # What was sent last, nothing proves: a person looks in the portal, and decides.
-                await asyncio.sleep(OPTIONS.settle)
-                fleet = await site.put_in(names, keys=keys, options=attrs.evolve(OPTIONS, resubmit=True))
-        finally:
-            harm.cancel()
-            await asyncio.wait([harm])
-            for process in crew.processes:
-                process.send_signal(signal.SIGCONT)
-                process.kill()
-                process.wait()
-        print(
-            "kills",
-            crew.kills,
-            "orders",
-            service.orders,
-            {s.value: n for s, n in fleet.counts.items() if n},
-            fleet.halted,
-        )
-        issued = Counter(one.common_name for one in service.issued())
-    assert fleet.counts[DeviceState.DONE] == len(names), crew.log.read_text()[-3000:]
-    assert issued == Counter(names)
+        site = Site(service, database, tmp_path / "out", tmp_path / "workers.log")
+        await issue(site, names, Keys.LOCAL, Options(batch_size=25, settle=SETTLE), KILLS)
+        issued = service.issued()
+        print(f"{time.monotonic() - began:.0f} s, {service.orders} orders for {len(names)} devices")  # noqa: T201
+
+        assert service.orders == math.ceil(len(names) / 25)
+    assert Counter(one.common_name for one in issued) == Counter(names)
+    assert {one.common_name: one.key_sha256 for one in issued} == {
+        name: key_of(site.directory, name) for name in names
+    }
+
+
+@pytest.mark.chaos
+async def test_keys_made_by_the_service_are_ordered_once_each(database: str, tmp_path: Path) -> None:
+    names = [f"gw{number}.example.com" for number in range(300)]
+    with Service(faults(0.3), seed=6) as service:
+        site = Site(service, database, tmp_path / "out", tmp_path / "workers.log")
+        await issue(site, names, Keys.SERVER, Options(settle=SETTLE), 3 * KILLS)
+
+        assert service.orders == len(names)
+        assert Counter(one.common_name for one in service.issued()) == Counter(names)

@@ -1,92 +1,69 @@
 """Runs on PostgreSQL, with their workers in this process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
 import pytest
 
-from sectigo_async import SectigoClient
-from sectigo_async.fleet import Database, FleetRun, PostgresLedger, Worker
-from sectigo_async.issuance import DeviceState, Event, Keys, Options, Run, make_plan, read_devices
-from sectigo_async.sandbox import SandboxConfig
+from sectigo_async.issuance import DeviceState, EventKind, Keys, Options
 from tests.chaos.harness import Service
+from tests.fleet.postgres import Postgres
+from tests.fleet.site import Site
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(120)]
 
-PROFILE = 117
-HEARTBEAT = 1.0
-
-
-@attrs.frozen
-class Site:
-    """A sandbox, a database, and a directory that all hosts share.
-
-    Attributes:
-        service: the sandbox.
-        database: where the ledger is.
-        directory: where keys are kept.
-    """
-
-    service: Service
-    database: Database
-    directory: Path
-
-    def client(self) -> SectigoClient:
-        settings = SandboxConfig()
-        return SectigoClient(endpoint=self.service.url, username=settings.username, password=settings.password)
-
-    async def put_in(
-        self, names: Sequence[str], *, keys: Keys = Keys.LOCAL, options: Options | None = None
-    ) -> FleetRun:
-        """Put a list in, and look on until nothing more is done about it."""
-        listed = read_devices(
-            "\n".join(["common_name,serialNumber", *(f"{name},SN-1" for name in names)]).encode(), name="devices.csv"
-        )
-        run = Run(endpoint=self.service.url, username=SandboxConfig().username, profile_id=PROFILE, keys=keys)
-        async with self.client() as client, PostgresLedger.open(self.database, run) as ledger:
-            plan = await make_plan(client, ledger, self.directory, listed)
-            fleet = FleetRun(self.database, ledger, self.directory, plan, options=options)
-            async with aclosing(fleet.run()) as events:
-                async for event in events:
-                    print("ISSUE", event.kind, event.text, {s.value: n for s, n in event.counts.items() if n})
-        return fleet
-
-    @asynccontextmanager
-    async def worker(self) -> AsyncIterator[list[Event]]:
-        """Have a worker while the block runs."""
-        seen: list[Event] = []
-        async with self.client() as client:
-            worker = Worker(client, self.database, self.directory, heartbeat=HEARTBEAT)
-
-            async def work() -> None:
-                async with aclosing(worker.run()) as events:
-                    async for event in events:
-                        print("WORKER", event.kind, event.text)
-                        seen.append(event)
-
-            task = asyncio.create_task(work())
-            try:
-                yield seen
-            finally:
-                worker.stop()
-                await task
-
 
 @pytest.fixture
-def site(database: str, tmp_path: Path) -> "Site":
+def site(database: str, tmp_path: Path) -> Iterator[Site]:
     with Service() as service:
-        yield Site(service, Database.at(database), tmp_path)
+        yield Site(service, database, tmp_path / "out", tmp_path / "workers.log")
+
+
+def names_of(count: int) -> list[str]:
+    return [f"gw{number}.example.com" for number in range(count)]
 
 
 @pytest.mark.parametrize("keys", Keys)
 async def test_a_list_is_issued_for_by_two_workers(site: Site, keys: Keys) -> None:
-    names = [f"gw{number}.example.com" for number in range(60)]
+    names = names_of(60)
 
-    async with site.worker(), site.worker():
+    async with site.worker() as one, site.worker() as other:
         fleet = await site.put_in(names, keys=keys)
 
-    assert fleet.counts[DeviceState.DONE] == len(names)
-    assert sorted(one.common_name for one in site.service.issued()) == sorted(names)
+    assert +fleet.counts == Counter({DeviceState.DONE: len(names)})
+    assert Counter(one.common_name for one in site.service.issued()) == Counter(names)
+    assert not fleet.halted
+    assert not fleet.parked
+    assert {event.kind for event in (*one, *other)} >= {EventKind.ORDERED, EventKind.SAVED}
+
+
+async def test_the_same_list_put_in_twice_at_once_is_one_run(site: Site) -> None:
+    names = names_of(120)
+
+    async with site.worker():
+        fleets = await asyncio.gather(*(site.put_in(names, options=Options(batch_size=20)) for _ in range(3)))
+
+    assert [fleet.counts[DeviceState.DONE] for fleet in fleets] == [len(names)] * 3
+    assert site.service.orders == len(names) / 20
+    assert Counter(one.common_name for one in site.service.issued()) == Counter(names)
+
+
+async def test_workers_outlive_a_restart_of_the_database(site: Site, postgres: Postgres) -> None:
+    """A worker that has lost its sessions comes back by itself, and nothing is ordered twice."""
+    names = names_of(300)
+    options = Options(batch_size=10, settle=2)
+    with site.workers(2):
+        running = asyncio.create_task(site.put_in(names, options=options))
+        while site.service.orders < 5:
+            await asyncio.sleep(0.05)
+            assert not running.done()
+        await asyncio.to_thread(postgres.restart, "immediate")
+        # Who looks on is told that it is gone; the workers are not in need of them.
+        await asyncio.wait([running])
+        fleet = await site.put_in(names, options=options)
+
+    assert +fleet.counts == Counter({DeviceState.DONE: len(names)}), site.log.read_text()[-3000:]
+    assert site.service.orders == len(names) / 10
+    assert Counter(one.common_name for one in site.service.issued()) == Counter(names)

@@ -1,8 +1,11 @@
-"""A worker in a process that may be killed: `python -m tests.fleet.worker_process URL DATABASE DIRECTORY HEARTBEAT`."""
+"""A worker in a process that may be killed: `python -m tests.fleet.worker_process SERVICE DATABASE DIRECTORY SECONDS`.
+
+The last is the time between its signs of life.
+"""
 
 import asyncio
-import signal
 import sys
+import time
 from contextlib import aclosing
 from pathlib import Path
 
@@ -12,14 +15,13 @@ from sectigo_async.sandbox import SandboxConfig
 
 
 async def work(endpoint: str, database: str, directory: Path, heartbeat: float) -> None:
-    """Work until SIGTERM."""
-    settings = SandboxConfig()
-    async with SectigoClient(endpoint=endpoint, username=settings.username, password=settings.password) as client:
+    """Work until it is killed."""
+    login = SandboxConfig()
+    async with SectigoClient(endpoint=endpoint, username=login.username, password=login.password) as client:
         worker = Worker(client, Database.at(database), directory, heartbeat=heartbeat)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
         async with aclosing(worker.run()) as events:
             async for event in events:
-                sys.stdout.write(f"{event.kind.value}: {event.text}\n")
+                sys.stdout.write(f"{time.strftime('%X')} {event.kind.value}: {event.text}\n")
                 sys.stdout.flush()
 
 

@@ -1,6 +1,8 @@
 """Private files: 0600 from the start, whole or not at all."""
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,3 +167,18 @@ def test_no_other_access_is_one_for_keys(mode: int) -> None:
         Access(mode=mode)
 
     assert "0640" in caught.value.hint
+
+
+def test_many_make_the_same_directories_at_once(tmp_path: Path) -> None:
+    """One of them makes each, and none is told that something is in the way."""
+    ready = threading.Barrier(8)
+
+    def make(number: int) -> bool:
+        ready.wait()
+        return make_directory(tmp_path / f"{number}" / "a" / "b" / "c")
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(40):
+            made = list(pool.map(make, [number] * 8))
+            assert any(made)
+            assert (tmp_path / f"{number}" / "a" / "b" / "c").is_dir()
