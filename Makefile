@@ -2,17 +2,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Most tests wait for something, so that more run at once than there are cores.
 PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "The venv module is needed; on Debian: apt-get install python3-venv"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 .PHONY: help
@@ -56,6 +58,10 @@ reference: $(READY) ## Write docs/cli.md from the commands, and the pictures in 
 .PHONY: docs
 docs: $(READY) ## Build the documentation into site/; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+.PHONY: lock
+lock: $(READY) ## Renew requirements/ and constraints.txt from pyproject.toml; UPGRADE=1 takes the newest versions
+	@$(BIN)/nox -s lock -- $(if $(UPGRADE),--upgrade)
 
 .PHONY: check
 check: $(READY) ## Check style, types, import directions, and that no secret shows

@@ -1,15 +1,23 @@
 """Sessions for every Python at hand. `make test` and `make check` are the quick way for one."""
 
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["test", "check"]
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 
 
+def install_checkout(session: nox.Session) -> None:
+    """Install this checkout and all that the tests need, each file by its hash."""
+    session.install("--require-hashes", "-r", "requirements/dev.txt")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+
+
 @nox.session(python=PYTHONS)
 def test(session: nox.Session) -> None:
     """Run the tests; pass arguments to pytest after `--`."""
-    session.install("-c", "constraints.txt", "-e", ".[dev]")
+    install_checkout(session)
     session.run("pytest", *session.posargs)
 
 
@@ -23,7 +31,7 @@ def newest(session: nox.Session) -> None:
 @nox.session
 def check(session: nox.Session) -> None:
     """Check style, types, import directions, and that no secret shows."""
-    session.install("-c", "constraints.txt", "-e", ".[dev]")
+    install_checkout(session)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -40,3 +48,17 @@ def audit(session: nox.Session) -> None:
     session.install("-c", "constraints.txt", "pip-audit==2.10.1")
     # Strict: a version that the database does not answer for is a failure, not a pass.
     session.run("pip-audit", "--strict", "--disable-pip", "--no-deps", "-r", "constraints.txt", *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Renew requirements/ and constraints.txt from pyproject.toml; `-- --upgrade` takes the newest versions."""
+    session.install("--require-hashes", "-r", "requirements/release.txt")
+    # For every platform and Python, not those of this machine.
+    compile_ = ("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes")
+    compile_ += ("--fork-strategy", "fewest", "--custom-compile-command", "make lock", *session.posargs)
+    dev, release = Path("requirements/dev.txt"), Path("requirements/release.txt")
+    session.run(*compile_, "pyproject.toml", "--extra", "dev", "--output-file", str(dev))
+    pins = sorted(line.split()[0] for line in dev.read_text().splitlines() if line[:1].isalnum())
+    Path("constraints.txt").write_text("# Written by `make lock`.\n" + "\n".join(pins) + "\n")
+    session.run(*compile_, "--group", "release", "--constraint", "constraints.txt", "--output-file", str(release))

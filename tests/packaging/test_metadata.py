@@ -9,7 +9,6 @@ import pytest
 
 import sectigo_async
 
-ROOT = Path(__file__).parents[2]
 
 
 def test_version_comes_from_one_place() -> None:
@@ -43,9 +42,3 @@ def test_without_the_simulator_its_commands_say_how_to_install_it(command: str, 
     assert result.returncode == 1
     assert "pip install 'sectigo-async[sandbox]'" in result.stderr
     assert not list(tmp_path.iterdir())
-
-
-def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
-    pins = (ROOT / "constraints.txt").read_text().splitlines()[1:]
-
-    assert all("==" in pin and "/" not in pin for pin in pins)
