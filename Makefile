@@ -59,6 +59,27 @@ reference: $(READY) ## Write docs/cli.md from the commands, and the pictures in 
 docs: $(READY) ## Build the documentation into site/; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# Of one commit come the same files anywhere and at any time: the second pair is built from what is committed alone.
+.PHONY: dist
+dist: $(READY) ## Build wheel and source distribution, twice, and compare
+	@rm -rf dist build
+	@mkdir -p build/again
+	@git archive HEAD | (umask 077 && tar -x -C build/again)
+	@export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) && for place in . build/again; do \
+		$(BIN)/python -m build --no-isolation --outdir $$place/dist $$place >build/log 2>&1 || { cat build/log; exit 1; }; \
+	done
+	@cd dist && sha256sum * | tee ../build/SHA256SUMS
+	@cd build/again/dist && sha256sum --check --quiet ../../SHA256SUMS || \
+		{ echo "What is built here is not what is committed"; exit 1; }
+
+.PHONY: wheel
+wheel: dist ## Test the wheel without extras and with all, on this Python, with pinned versions
+	@$(BIN)/nox -s wheel -k 'pinned and (none or all)' -p $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+.PHONY: wheels
+wheels: dist ## Test the wheel on every Python at hand, with every extra, lowest and newest versions
+	@$(BIN)/nox -s wheel -t lowest newest
+
 .PHONY: lock
 lock: $(READY) ## Renew requirements/ and constraints.txt from pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(BIN)/nox -s lock -- $(if $(UPGRADE),--upgrade)

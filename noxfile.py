@@ -1,11 +1,14 @@
 """Sessions for every Python at hand. `make test` and `make check` are the quick way for one."""
 
+import re
+import sys
 from pathlib import Path
 
 import nox
 
 nox.options.sessions = ["test", "check"]
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+EXTRAS = ["cli", "fleet", "sandbox"]
 
 
 def install_checkout(session: nox.Session) -> None:
@@ -25,6 +28,13 @@ def test(session: nox.Session) -> None:
 def newest(session: nox.Session) -> None:
     """Run the tests with the newest version of every dependency, not the pinned ones."""
     session.install("--upgrade", "-e", ".[dev]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def oldest(session: nox.Session) -> None:
+    """Run the tests with the lowest version of everything that the package asks for."""
+    session.install("-c", str(lowest(session)), "-e", ".[dev]")
     session.run("pytest", *session.posargs)
 
 
@@ -48,6 +58,30 @@ def audit(session: nox.Session) -> None:
     session.install("-c", "constraints.txt", "pip-audit==2.10.1")
     # Strict: a version that the database does not answer for is a failure, not a pass.
     session.run("pip-audit", "--strict", "--disable-pip", "--no-deps", "-r", "constraints.txt", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("versions", [nox.param(name, id=name, tags=[name]) for name in ("lowest", "newest", "pinned")])
+@nox.parametrize("extras", [nox.param(name, id=name or "none") for name in ["", *EXTRAS, "all"]])
+def wheel(session: nox.Session, extras: str, versions: str) -> None:
+    """Install the wheel in dist/ and nothing else, and test it from outside."""
+    (file,) = Path("dist").glob("*.whl")
+    constraints = {"newest": [], "pinned": ["-c", "constraints.txt"], "lowest": ["-c", str(lowest(session))]}
+    session.install(*constraints[versions], f"{file}[{extras}]" if extras else str(file))
+    session.run("python", "-m", "pip", "check")
+    tested = {"SECTIGO_TEST_PYTHON": str(Path(session.bin, "python")), "SECTIGO_TEST_EXTRAS": extras}
+    # pytest is that of the development environment, so that it brings nothing that the wheel forgot to ask for.
+    session.run(sys.executable, "-m", "pytest", "-q", "tests/packaging/test_installed.py", env=tested, external=True)
+
+
+def lowest(session: nox.Session) -> Path:
+    """Write the lowest version of everything that the package asks for, as constraints."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    groups = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in EXTRAS)]
+    bounds = (re.match(r"([\w-]+)(?:\[[\w,]+\])?>=([\w.]+)", line) for group in groups for line in group)
+    file = Path(session.create_tmp(), "lowest.txt")
+    file.write_text("".join(f"{bound[1]}=={bound[2]}\n" for bound in bounds if bound))
+    return file
 
 
 @nox.session

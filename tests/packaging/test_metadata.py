@@ -10,7 +10,6 @@ import pytest
 import sectigo_async
 
 
-
 def test_version_comes_from_one_place() -> None:
     assert importlib.metadata.version("sectigo-async") == sectigo_async.__version__
 
