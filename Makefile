@@ -65,7 +65,7 @@ dist: $(READY) ## Build wheel and source distribution, twice, and compare
 	@rm -rf dist build
 	@mkdir -p build/again
 	@git archive HEAD | (umask 077 && tar -x -C build/again)
-	@export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) && for place in . build/again; do \
+	@export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); for place in . build/again; do \
 		$(BIN)/python -m build --no-isolation --outdir $$place/dist $$place >build/log 2>&1 || { cat build/log; exit 1; }; \
 	done
 	@cd dist && sha256sum * | tee ../build/SHA256SUMS
@@ -78,7 +78,11 @@ wheel: dist ## Test the wheel without extras and with all, on this Python, with 
 
 .PHONY: wheels
 wheels: dist ## Test the wheel on every Python at hand, with every extra, lowest and newest versions
-	@$(BIN)/nox -s wheel -t lowest newest
+	@$(BIN)/nox --no-error-on-missing-interpreters -s wheel -t lowest newest
+
+.PHONY: sbom
+sbom: dist ## Write the bill of materials of the wheel to dist/
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/nox -s sbom
 
 .PHONY: lock
 lock: $(READY) ## Renew requirements/ and constraints.txt from pyproject.toml; UPGRADE=1 takes the newest versions

@@ -1,5 +1,7 @@
 """Sessions for every Python at hand. `make test` and `make check` are the quick way for one."""
 
+import hashlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -82,6 +84,26 @@ def lowest(session: nox.Session) -> Path:
     file = Path(session.create_tmp(), "lowest.txt")
     file.write_text("".join(f"{bound[1]}=={bound[2]}\n" for bound in bounds if bound))
     return file
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """Write what the wheel in dist/ brings with it, every extra included, beside it: CycloneDX."""
+    (file,) = Path("dist").glob("*.whl")
+    session.install("--require-hashes", "-r", "requirements/release.txt")
+    place = Path(session.create_tmp(), "installed")
+    session.run("python", "-m", "venv", "--without-pip", "--clear", str(place))
+    python = str(place / "bin/python")
+    pip = ("python", "-m", "pip", "--quiet", "--python", python)
+    session.run(*pip, "install", "-c", "constraints.txt", f"{file}[all]")
+    version = file.name.split("-")[1]
+    bill = Path("dist/sectigo_async.cdx.json")
+    options = ("--output-reproducible", "--pyproject", "pyproject.toml", "--mc-type", "library")
+    session.run("cyclonedx-py", "environment", *options, "--output-file", str(bill), python)
+    document = json.loads(bill.read_text())
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    document["metadata"]["component"] |= {"version": version, "hashes": [{"alg": "SHA-256", "content": digest}]}
+    bill.write_text(json.dumps(document, indent=2) + "\n")
 
 
 @nox.session
