@@ -13,7 +13,7 @@ from sectigo_async.errors import FileError, InvalidArgumentError
 from sectigo_async.files import Access, make_directory
 from sectigo_async.pki import StagedFile, safe_name, write_private
 
-needs_modes = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+needs_modes = pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
 
 
 def test_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_access_for_a_group_gives_it_to_that_group(tmp_path: Path) -> None:
     assert (tmp_path / "folder" / "key").stat().st_mode & 0o777 == 0o640
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may give files to any group")
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may give files to any group")
 def test_a_group_that_files_cannot_be_given_to_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileError):
         write_private(tmp_path / "key", b"one", access=Access(mode=0o640, group=0))
