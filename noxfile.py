@@ -95,7 +95,8 @@ def sbom(session: nox.Session) -> None:
     session.run("python", "-m", "venv", "--without-pip", "--clear", str(place))
     python = str(place / "bin/python")
     pip = ("python", "-m", "pip", "--quiet", "--python", python)
-    session.run(*pip, "install", "-c", "constraints.txt", f"{file}[all]")
+    session.run(*pip, "install", "--require-hashes", "-r", "requirements/all.txt")
+    session.run(*pip, "install", "--no-deps", str(file))
     version = file.name.split("-")[1]
     bill = Path("dist/sectigo_async.cdx.json")
     options = ("--output-reproducible", "--pyproject", "pyproject.toml", "--mc-type", "library")
@@ -113,8 +114,10 @@ def lock(session: nox.Session) -> None:
     # For every platform and Python, not those of this machine.
     compile_ = ("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes")
     compile_ += ("--fork-strategy", "fewest", "--custom-compile-command", "make lock", *session.posargs)
-    dev, release = Path("requirements/dev.txt"), Path("requirements/release.txt")
+    dev = Path("requirements/dev.txt")
     session.run(*compile_, "pyproject.toml", "--extra", "dev", "--output-file", str(dev))
     pins = sorted(line.split()[0] for line in dev.read_text().splitlines() if line[:1].isalnum())
     Path("constraints.txt").write_text("# Written by `make lock`.\n" + "\n".join(pins) + "\n")
-    session.run(*compile_, "--group", "release", "--constraint", "constraints.txt", "--output-file", str(release))
+    compile_ += ("--constraint", "constraints.txt", "--output-file")
+    session.run(*compile_, "requirements/all.txt", "pyproject.toml", "--extra", "all")
+    session.run(*compile_, "requirements/release.txt", "--group", "release")

@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-LOCKS = {"dev": "requirements/dev.txt", "release": "requirements/release.txt"}
+LOCKS = {name: f"requirements/{name}.txt" for name in ("all", "dev", "release")}
 
 
 def pins(file: str) -> dict[str, str]:
@@ -19,19 +19,21 @@ def pins(file: str) -> dict[str, str]:
 @pytest.mark.parametrize("lock", LOCKS)
 def test_what_the_package_asks_for_is_pinned(lock: str) -> None:
     document = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    groups = [document["dependency-groups"]["release"]]
-    if lock == "dev":
-        project = document["project"]
-        groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    asked = [Requirement(line) for group in groups for line in group if not line.startswith("sectigo-async[")]
+    project, extras = document["project"], document["project"]["optional-dependencies"]
+    shipped = [project["dependencies"], extras["cli"], extras["fleet"], extras["sandbox"]]
+    groups = {"all": shipped, "dev": [*shipped, extras["dev"]], "release": [document["dependency-groups"]["release"]]}
+    asked = [Requirement(line) for group in groups[lock] for line in group if not line.startswith("sectigo-async[")]
 
     found = pins(LOCKS[lock])
     stale = [str(one) for one in asked if one.name not in found or found[one.name] not in one.specifier]
     assert not stale, "run: make lock"
 
 
-def test_both_kinds_of_pins_are_the_same() -> None:
-    assert pins("constraints.txt") == pins(LOCKS["dev"])
+def test_all_pins_of_one_name_are_the_same() -> None:
+    constraints = pins("constraints.txt")
+
+    assert constraints == pins(LOCKS["dev"])
+    assert pins(LOCKS["all"]).items() <= constraints.items()
 
 
 @pytest.mark.parametrize("lock", LOCKS)
