@@ -26,6 +26,7 @@ from sectigo_async.issuance.rebuild import Rebuilt, rebuild_ledger
 from sectigo_async.issuance.renewal import Installed, Renewals, Superseded
 from sectigo_async.issuance.report import write_reports
 from sectigo_async.issuance.runner import Issuance
+from sectigo_async.issuance.sink import DirectorySink, Sink
 from sectigo_async.issuance.sqlite_ledger import LedgerCopy, SqliteLedger, read_ledger
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Device",
     "DeviceList",
     "DeviceState",
+    "DirectorySink",
     "Entry",
     "Event",
     "EventKind",
@@ -49,6 +51,7 @@ __all__ = [
     "Rebuilt",
     "Renewals",
     "Run",
+    "Sink",
     "SqliteLedger",
     "Superseded",
     "audit_ledger",

@@ -1,10 +1,9 @@
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import psycopg
 import pytest
 
-from sectigo_async.errors import LedgerError, LedgerInUseError
 from sectigo_async.fleet import Database, PostgresLedger
 from sectigo_async.issuance import Ledger
 from sectigo_async.testing import LedgerContract

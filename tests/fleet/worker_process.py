@@ -1,6 +1,7 @@
-"""A worker in a process that may be killed: `python -m tests.fleet.worker_process SERVICE DATABASE DIRECTORY SECONDS`.
+"""A worker in a process that may be killed.
 
-The last is the time between its signs of life.
+`python -m tests.fleet.worker_process SERVICE DATABASE DIRECTORY SECONDS`; the last is how often it gives
+a sign of life.
 """
 
 import asyncio

@@ -198,6 +198,6 @@ async def test_the_example_of_the_documentation_writes_json_lines(
 
     (retry,) = events(caplog, "transport", logging.INFO)
     written = json.loads(namespace["JsonLines"]().format(retry))
-    shown = json.loads(text.split("A line of it:\n\n```\n")[1].splitlines()[0])
+    shown = json.loads(text.split("A line of it:\n\n```json\n")[1].splitlines()[0])
     assert set(written) == set(shown)
     assert (written["status"], written["attempt"], written["delay_s"]) == (503, 1, 7.0)
