@@ -13,7 +13,7 @@ import attrs
 from sectigo_async import SectigoClient
 from sectigo_async.fleet import Database, FleetRun, PostgresLedger, Worker
 from sectigo_async.issuance import Event, Keys, Options, Run, make_plan, read_devices
-from sectigo_async.sandbox import SandboxConfig
+from sectigo_async.sandbox import FaultRule, SandboxConfig
 from tests.chaos.harness import ROOT, Service
 
 HEARTBEAT = 1.0
@@ -53,9 +53,14 @@ class Site:
         return Run(endpoint=self.service.url, username=LOGIN.username, profile_id=PROFILE, keys=keys)
 
     async def put_in(
-        self, names: Sequence[str], *, keys: Keys = Keys.LOCAL, options: Options | None = None
+        self,
+        names: Sequence[str],
+        *,
+        keys: Keys = Keys.LOCAL,
+        options: Options | None = None,
+        faults: Sequence[FaultRule] = (),
     ) -> FleetRun:
-        """Put a list in, and look on until nothing more is done about it."""
+        """Put a list in, and look on until nothing more is done about it; the service has faults meanwhile."""
         text = "\n".join(
             ["common_name,serialNumber", *(f"{name},SN-{number:04}" for number, name in enumerate(names))]
         )
@@ -63,9 +68,13 @@ class Site:
         async with self.client() as client, PostgresLedger.open(self.database, self.run(keys), floor=1) as ledger:
             plan = await make_plan(client, ledger, self.directory, listed)
             fleet = FleetRun(self.database, ledger, self.directory, plan, options=options)
-            async with aclosing(fleet.run()) as events:
-                async for _ in events:
-                    pass
+            self.service.sandbox.faults.replace(faults)
+            try:
+                async with aclosing(fleet.run()) as events:
+                    async for _ in events:
+                        pass
+            finally:
+                self.service.sandbox.faults.replace(())
         return fleet
 
     @asynccontextmanager

@@ -59,7 +59,7 @@ async def freeze(worker: "Popen[bytes]") -> None:
 async def issue(site: Site, names: Sequence[str], keys: Keys, options: Options, kills: int) -> None:
     with site.workers(WORKERS) as workers:
         harm = [asyncio.create_task(kill(site, workers, kills)), asyncio.create_task(freeze(workers[0]))]
-        fleet = await site.put_in(names, keys=keys, options=options)
+        fleet = await site.put_in(names, keys=keys, options=options, faults=faults(0.3))
         await asyncio.gather(*harm)
         if fleet.parked:
             # What was sent last nothing proves: a person looks in the portal, and decides.
@@ -72,7 +72,7 @@ async def test_two_thousand_devices_get_one_certificate_each(database: str, tmp_
     """Four workers, of which some are killed and one is frozen, and a service where every third request fails."""
     names = [f"gw{number}.example.com" for number in range(2000)]
     began = time.monotonic()
-    with Service(faults(0.3), seed=5) as service:
+    with Service(seed=5) as service:
         site = Site(service, database, tmp_path / "out", tmp_path / "workers.log")
         await issue(site, names, Keys.LOCAL, Options(batch_size=25, settle=SETTLE), KILLS)
         issued = service.issued()
@@ -88,7 +88,7 @@ async def test_two_thousand_devices_get_one_certificate_each(database: str, tmp_
 @pytest.mark.chaos
 async def test_keys_made_by_the_service_are_ordered_once_each(database: str, tmp_path: Path) -> None:
     names = [f"gw{number}.example.com" for number in range(300)]
-    with Service(faults(0.3), seed=6) as service:
+    with Service(seed=6) as service:
         site = Site(service, database, tmp_path / "out", tmp_path / "workers.log")
         await issue(site, names, Keys.SERVER, Options(settle=SETTLE), 3 * KILLS)
 
