@@ -2,9 +2,10 @@
 
 import ipaddress
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import attrs
 import psycopg
@@ -18,7 +19,7 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 VERSION = 1
 
 _SCHEMES = ("postgresql://", "postgres://")
-_HIDDEN = ("password", "sslpassword")
+_HIDDEN = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
 # A host that is gone is noticed within half a minute; a statement that waits for another, a little later.
 _PATIENCE = {
     "connect_timeout": "10",
@@ -89,6 +90,8 @@ class Database:
         problem = ""
         if not url.startswith(_SCHEMES):
             problem = "it does not begin with postgresql://"
+        elif _is_ambiguous(url):
+            problem = "what is special in it (@ as %40, / as %2F) must be encoded"
         else:
             try:
                 conninfo_to_dict(url)
@@ -107,10 +110,17 @@ class Database:
         return any(name in self._parameters for name in _HIDDEN)
 
     def __str__(self) -> str:
-        said = self._parameters
-        host, port = str(said.get("host") or ""), said.get("port")
-        user = f"{said['user']}@" if "user" in said else ""
-        return f"postgresql://{user}{host}{f':{port}' if port else ''}/{said.get('dbname') or ''}"
+        """The URL without its password."""
+        said = {name: value for name, value in self._parameters.items() if name not in _HIDDEN}
+        user = f"{quote(said.pop('user'), safe='')}@" if "user" in said else ""
+        hosts = said.pop("host", "").split(",")
+        ports = said.pop("port", "").split(",")
+        if len(ports) == 1:
+            ports *= len(hosts)
+        places = ",".join(_place(host, port) for host, port in zip(hosts, ports, strict=False))
+        name = quote(said.pop("dbname", ""), safe="")
+        rest = f"?{urlencode(said, quote_via=quote)}" if said else ""
+        return f"postgresql://{user}{places}/{name}{rest}"
 
     @property
     def conninfo(self) -> str:
@@ -124,8 +134,8 @@ class Database:
         return make_conninfo("", **{**defaults, **_PATIENCE, **said})
 
     @property
-    def _parameters(self) -> dict[str, Any]:
-        return dict(conninfo_to_dict(self.url.reveal()))
+    def _parameters(self) -> dict[str, str]:
+        return {name: str(value) for name, value in conninfo_to_dict(self.url.reveal()).items()}
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
