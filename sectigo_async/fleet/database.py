@@ -158,11 +158,11 @@ class Database:
         """See that what is committed in a session stays, and that the session is a real one."""
         query = (
             "SELECT pg_backend_pid(), current_setting('fsync'), current_setting('synchronous_commit'),"
-            " current_schema()"
+            " current_setting('transaction_read_only'), current_schema()"
         )
         row = await (await connection.execute(query)).fetchone()
         assert row is not None
-        pid, fsync, synchronous, schema = row
+        pid, fsync, synchronous, read_only, schema = row
         if pid != connection.info.backend_pid:
             raise LedgerError(f"a connection pooler stands before {self}", hint=OWN_ADDRESS)
         if fsync != "on":
@@ -170,6 +170,8 @@ class Database:
                 f"{self} runs with fsync={fsync}: what it commits may be gone after a loss of power",
                 hint="set fsync=on, or use a database that does not lose what is paid for",
             )
+        if read_only == "on":
+            raise LedgerError(f"{self} is read-only", hint="name the server that is written to, and no standby of it")
         if schema is None:
             raise LedgerError(
                 f"there is no schema in {self} that tables would be made in",
