@@ -144,8 +144,7 @@ class Database:
         Raises:
             LedgerError: the database is out of reach, or does not promise that.
         """
-        with self.errors():
-            connection = await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True)
+        connection = await self._connect()
         try:
             with self.errors():
                 await connection.execute(_WAITS)
@@ -153,6 +152,14 @@ class Database:
             yield connection
         finally:
             await connection.close()
+
+    async def _connect(self) -> Connection:
+        try:
+            return await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True)
+        except (psycopg.Error, OSError) as error:
+            trouble = self._trouble(error)
+        # Here and not above: what psycopg raises holds the password.
+        raise trouble
 
     async def _check(self, connection: Connection) -> None:
         """See that what is committed in a session stays, and that the session is a real one."""
@@ -188,30 +195,44 @@ class Database:
         """Turn what goes wrong with the database into a `LedgerError`."""
         try:
             yield
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable) as error:
-            trouble = LedgerError(f"cannot use the ledger {self}: {_said(error)}", hint=_ROLE)
-        except psycopg.Error as error:
-            trouble = LedgerError(f"cannot use the ledger {self}: {_said(error)}", hint=_AGAIN)
-        except OSError as error:
-            trouble = LedgerError(f"cannot use the ledger {self}: {error.strerror or error}", hint=_AGAIN)
+        except (psycopg.Error, OSError) as error:
+            trouble = self._trouble(error)
         else:
             return
         raise trouble
+
+    def _trouble(self, error: psycopg.Error | OSError) -> LedgerError:
+        lacks_rights = isinstance(error, psycopg.errors.InsufficientPrivilege | psycopg.errors.UndefinedTable)
+        return LedgerError(f"cannot use the ledger {self}: {_said(error)}", hint=_ROLE if lacks_rights else _AGAIN)
 
 
 _ROLE = "whoever first orders makes the tables; docs/fleet.md says what rights are needed"
 _AGAIN = "see that the database is up; then run the same command again"
 
 
-def _said(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+def _said(error: psycopg.Error | OSError) -> str:
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-def _is_here(said: dict[str, Any]) -> bool:
-    """Say whether all hosts are this one."""
-    hosts = str(said.get("hostaddr") or said.get("host") or os.environ.get("PGHOST", "")).split(",")
-    return all(_is_local(host) for host in hosts)
+def _is_ambiguous(url: str) -> bool:
+    """Say whether a part of a password would be taken for a host, a port or a name."""
+    before, at, after = url.partition("://")[2].partition("?")[0].partition("@")
+    return bool(at) and ("/" in before or "@" in after)
+
+
+def _place(host: str, port: str) -> str:
+    written = f"[{quote(host, safe=':')}]" if ":" in host else quote(host, safe="")
+    return f"{written}:{port}" if port else written
+
+
+def _is_here(said: Mapping[str, str]) -> bool:
+    """Say whether all hosts are this one, as far as is known."""
+    if "service" in said or "PGSERVICE" in os.environ:
+        return False
+    variables = os.environ.get("PGHOSTADDR") or os.environ.get("PGHOST", "")
+    hosts = said.get("hostaddr") or said.get("host") or variables
+    return all(_is_local(host) for host in hosts.split(","))
 
 
 def _is_local(host: str) -> bool:
