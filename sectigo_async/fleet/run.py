@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ from sectigo_async.models import Order, OrderState
 from sectigo_async.threads import run_to_end
 
 if TYPE_CHECKING:
-    import procrastinate
     from cryptography import x509
 
 _EVERY = 1.0
@@ -97,10 +97,7 @@ class FleetRun:
             FileError: keys are not kept in this directory, or it cannot be used.
         """
         await self._put_in()
-        app = make_app(self._database, _not_here, _not_here, 1)
-        with self._database.errors():
-            async with app.open_async():
-                await self._hand_out(app)
+        await self._hand_out()
         before: Standing | None = None
         told_alone = False
         silent_since = self._clock.monotonic()
@@ -147,13 +144,15 @@ class FleetRun:
         await self._ledger.work(lambda connection: put_in(connection, keys, self._plan, self._terms))
         await self._ledger.release()
 
-    async def _hand_out(self, app: "procrastinate.App") -> None:
-        # Sooner than a worker would; where that fails, one does.
-        try:
-            async with self._database.session() as connection:
-                await hand_out(app, connection, self._terms)
-        except LedgerError:
-            return
+    async def _hand_out(self) -> None:
+        """Hand the chunks out sooner than a worker would; where that fails, one does."""
+        import procrastinate
+
+        app = make_app(self._database, _not_here, _not_here, 1)
+        with suppress(LedgerError, procrastinate.exceptions.ConnectorException):
+            async with app.open_async(), self._database.session() as connection:
+                with self._database.errors():
+                    await hand_out(app, connection, self._terms)
 
     async def _rest(self, seconds: float) -> None:
         leaving = asyncio.create_task(self._leaving.wait())
