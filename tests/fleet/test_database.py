@@ -2,8 +2,8 @@
 
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import attrs
@@ -13,12 +13,11 @@ from psycopg import sql
 
 from sectigo_async.errors import InvalidArgumentError, LedgerError
 from sectigo_async.fleet import Database, PostgresLedger, read_fleet
-from sectigo_async.issuance import DeviceState, Run
-from sectigo_async.sandbox import SandboxConfig
+from sectigo_async.issuance import DeviceState
 from tests.chaos.harness import Service
 from tests.fleet.helpers import RUN, device, pooler, with_schema
 from tests.fleet.postgres import Postgres
-from tests.fleet.test_run import Site
+from tests.fleet.site import Site
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(120)]
 
@@ -327,61 +326,60 @@ async def test_a_role_without_rights_is_told_who_makes_the_tables(postgres: Post
     assert "what rights are needed" in caught.value.hint
 
 
-def run_at(service: Service) -> Run:
-    return attrs.evolve(RUN, endpoint=service.url, username=SandboxConfig().username, profile_id=117)
-
-
 async def test_a_worker_with_no_more_than_its_rights_issues_all(
     postgres: Postgres, database: str, tmp_path: Path
 ) -> None:
     make_schemas(database, "site_a")
-    owners = Database.at(with_schema(database, "site_a"))
-    workers = Database.at(with_schema(postgres.app_url(database.rpartition("/")[2]), "site_a"))
+    owners = with_schema(database, "site_a")
+    workers = with_schema(postgres.app_url(database.rpartition("/")[2]), "site_a")
     with Service() as service:
-        async with PostgresLedger.open(owners, run_at(service)):
+        site = Site(service, owners, tmp_path, tmp_path / "log")
+        theirs = attrs.evolve(site, url=workers)
+        async with PostgresLedger.open(site.database, site.run()):
             pass
         with psycopg.connect(database) as connection:
             connection.execute(GRANTS)
-        site = Site(service, owners, tmp_path)
         names = [f"gw{number}.example.com" for number in range(40)]
-        async with attrs.evolve(site, database=workers).worker():
+        async with theirs.worker():
             fleet = await site.put_in(names)
-        # Also whoever puts a later list in.
-        async with attrs.evolve(site, database=workers).worker():
-            later = await attrs.evolve(site, database=workers).put_in([*names, "late.example.com"])
+            # Also whoever puts a later list in.
+            later = await theirs.put_in([*names, "late.example.com"])
+        stands = (await read_fleet(theirs.database)).standing
 
     assert fleet.counts[DeviceState.DONE] == len(names)
     assert later.counts[DeviceState.DONE] == len(names) + 1
-    assert (await read_fleet(workers)).standing.counts[DeviceState.DONE] == len(names) + 1
+    assert stands.counts == later.counts
 
 
 async def test_who_may_not_hand_out_jobs_leaves_that_to_the_workers(
     postgres: Postgres, database: str, tmp_path: Path
 ) -> None:
     with Service() as service:
-        async with PostgresLedger.open(Database.at(database), run_at(service)):
+        site = Site(service, database, tmp_path, tmp_path / "log")
+        async with PostgresLedger.open(site.database, site.run()):
             pass
         with psycopg.connect(database) as connection:
             connection.execute(GRANTS.replace("site_a", "public"))
             connection.execute("REVOKE ALL ON procrastinate_jobs FROM app")
             connection.execute("GRANT SELECT ON procrastinate_jobs TO app")
-        site = Site(service, Database.at(database), tmp_path)
-        theirs = Database.at(postgres.app_url(database.rpartition("/")[2]))
+        theirs = attrs.evolve(site, url=postgres.app_url(database.rpartition("/")[2]))
         async with site.worker():
-            fleet = await attrs.evolve(site, database=theirs).put_in(["gw1.example.com"])
+            fleet = await theirs.put_in(["gw1.example.com"])
 
     assert fleet.counts[DeviceState.DONE] == 1
 
 
-@asynccontextmanager
-async def both(database: str) -> AsyncIterator[tuple[Database, Database]]:
+@pytest.fixture
+def schemas(database: str) -> tuple[str, str]:
+    """The URLs of two schemas of a database."""
     make_schemas(database, "site_a", "Site B")
-    yield Database.at(with_schema(database, "site_a")), Database.at(with_schema(database, "Site B"))
+    return with_schema(database, "site_a"), with_schema(database, "Site B")
 
 
-async def test_the_schemas_of_a_database_hold_runs_of_their_own(database: str) -> None:
+async def test_the_schemas_of_a_database_hold_runs_of_their_own(database: str, schemas: tuple[str, str]) -> None:
+    first, second = map(Database.at, schemas)
     other = attrs.evolve(RUN, profile_id=7)
-    async with both(database) as (first, second), AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(PostgresLedger.open(first, RUN))
         beside = await stack.enter_async_context(PostgresLedger.open(second, other, patience=0))
         await ledger.amend(new=[device("a"), device("b")])
@@ -397,21 +395,24 @@ async def test_the_schemas_of_a_database_hold_runs_of_their_own(database: str) -
     assert await PostgresLedger.exists(Database.at(database)) is False
 
 
-async def test_workers_of_one_schema_leave_the_other_alone(database: str, tmp_path: Path) -> None:
-    async with both(database) as (first, second):
-        with Service() as service:
-            sites = [Site(service, place, tmp_path / name) for place, name in ((first, "first"), (second, "second"))]
-            for site in sites:
-                site.directory.mkdir()
-            async with PostgresLedger.open(second, run_at(service)) as ledger:
-                await ledger.amend(new=[device("theirs.example.com")])
-            async with sites[0].worker():
-                fleet = await sites[0].put_in(["mine.example.com"])
-                stands = (await read_fleet(second)).standing
-            assert [one.common_name for one in service.issued()] == ["mine.example.com"]
-            assert (stands.workers, stands.counts[DeviceState.PLANNED]) == (0, 1)
-            async with sites[1].worker():
-                theirs = await sites[1].put_in(["theirs.example.com"])
+async def test_workers_of_one_schema_leave_the_other_alone(schemas: tuple[str, str], tmp_path: Path) -> None:
+    with Service() as service:
+        mine, theirs = [
+            Site(service, url, tmp_path / name, tmp_path / "log")
+            for url, name in zip(schemas, ("mine", "theirs"), strict=True)
+        ]
+        for site in (mine, theirs):
+            site.directory.mkdir()
+        async with PostgresLedger.open(theirs.database, theirs.run()) as ledger:
+            await ledger.amend(new=[device("theirs.example.com", parameters={"serialNumber": "SN-0000"})])
+        async with mine.worker():
+            fleet = await mine.put_in(["mine.example.com"])
+            stands = (await read_fleet(theirs.database)).standing
+        issued = [one.common_name for one in service.issued()]
+        async with theirs.worker():
+            later = await theirs.put_in(["theirs.example.com"])
 
-    assert fleet.counts[DeviceState.DONE] == theirs.counts[DeviceState.DONE] == 1
-    assert not list((tmp_path / "first").glob("theirs*"))
+    assert issued == ["mine.example.com"]
+    assert (stands.workers, stands.counts[DeviceState.PLANNED]) == (0, 1)
+    assert fleet.counts[DeviceState.DONE] == later.counts[DeviceState.DONE] == 1
+    assert not list(mine.directory.glob("theirs*"))
