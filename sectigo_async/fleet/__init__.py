@@ -25,7 +25,7 @@ docs/fleet.md says when that is worth it, and what is guaranteed.
 from sectigo_async.fleet.database import Database
 from sectigo_async.fleet.ledger import PostgresLedger
 from sectigo_async.fleet.run import FleetRun, keep_keys_in
-from sectigo_async.fleet.share import FleetStatus, Standing, read_fleet
+from sectigo_async.fleet.share import FleetStatus, Standing, audit_fleet, read_fleet
 from sectigo_async.fleet.worker import Worker
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "PostgresLedger",
     "Standing",
     "Worker",
+    "audit_fleet",
     "keep_keys_in",
     "read_fleet",
 ]

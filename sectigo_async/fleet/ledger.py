@@ -176,14 +176,14 @@ class PostgresLedger:
         """
         if self._chunk is None:
             query: LiteralString = "SELECT document, state, batch_id FROM sectigo_orders ORDER BY number"
-            return tuple(map(_order, await self._rows(query, [])))
+            return tuple(map(order_of, await self._rows(query, [])))
         query = (
             "SELECT CASE WHEN chunk = %s THEN document"
             " ELSE jsonb_set(document, '{keySha256}', '[]') END, state, batch_id FROM sectigo_orders"
             " WHERE chunk = %s OR batch_id > (SELECT min((document ->> 'after')::bigint) FROM sectigo_orders"
             " WHERE chunk = %s AND state = 'unknown') ORDER BY number"
         )
-        return tuple(map(_order, await self._rows(query, [self._chunk] * 3)))
+        return tuple(map(order_of, await self._rows(query, [self._chunk] * 3)))
 
     async def amend(self, *, new: Iterable[Device] = (), changed: Iterable[Device] = ()) -> None:
         """Add devices, and change some for which nothing is ordered; a worker that has one of these loses it."""
@@ -499,6 +499,7 @@ def _entry(row: Sequence[Any]) -> Entry:
     )
 
 
-def _order(row: Sequence[Any]) -> Order:
+def order_of(row: Sequence[Any]) -> Order:
+    """Return the order of a row: its document, its state, and its batch."""
     document, state, batch_id = row
     return Order.from_document(document | {"state": state, "batchId": batch_id})

@@ -5,12 +5,15 @@ from datetime import datetime, timedelta
 
 import attrs
 
+from sectigo_async.client import SectigoClient
 from sectigo_async.errors import FileError
 from sectigo_async.fleet.database import Connection, Database
-from sectigo_async.fleet.ledger import run_of
+from sectigo_async.fleet.ledger import order_of, run_of
 from sectigo_async.fleet.queue import Terms
+from sectigo_async.issuance.audit import Finding, audit_orders
 from sectigo_async.issuance.ledger import DeviceState, Run
 from sectigo_async.issuance.sink import Sink
+from sectigo_async.models import Order
 
 SILENCE = timedelta(seconds=30)
 """How long a worker may be silent until it counts as gone."""
@@ -191,6 +194,34 @@ async def read_fleet(database: Database) -> FleetStatus:
             row = await (await connection.execute(query)).fetchone()
             oldest = None if row is None else row[0]
     return FleetStatus(run=run, standing=stands, unknown_orders=unknown, oldest_open=oldest)
+
+
+async def audit_fleet(
+    client: SectigoClient, database: Database, *, after: int | None = None, timeout: float | None = 3600.0
+) -> tuple[Finding, ...]:
+    """Look at each batch at the service, and return those that no device of a run owns, as `audit_ledger` does.
+
+    Args:
+        client: asks the service, as the user who ordered.
+        database: where the ledger of the run is, which may be going on.
+        after: the batch id after which to begin; by what is known of the orders when not given.
+        timeout: seconds for the look at all ids; `None` for no limit.
+
+    Raises:
+        InvalidArgumentError: `after` is higher than a batch of the run.
+        LedgerError: there is no ledger, or the database is out of reach.
+        SectigoError: the service does not answer.
+    """
+
+    async def read() -> tuple[list[Order], dict[str, tuple[str, ...]]]:
+        async with database.session() as connection:
+            with database.errors():
+                await run_of(connection)
+                query = "SELECT document, state, batch_id, order_id, devices FROM sectigo_orders ORDER BY number"
+                rows = await (await connection.execute(query)).fetchall()
+        return [order_of(row[:3]) for row in rows], {row[3]: tuple(row[4]) for row in rows}
+
+    return await audit_orders(client, read, after=after, timeout=timeout)
 
 
 async def terms_of(connection: Connection) -> Terms | None:

@@ -1,6 +1,6 @@
 """What the service has beside what a ledger knows: orders that were placed twice, and those that no device owns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -60,7 +60,31 @@ async def audit_ledger(
         LedgerError: there is no ledger, or it cannot be read.
         SectigoError: the service does not answer.
     """
-    orders = (await read_ledger(directory)).orders
+
+    async def read() -> tuple[list[Order], dict[str, tuple[str, ...]]]:
+        copies = [await read_ledger(place) for place in ledgers_of(directory) or [directory]]
+        devices = {order_id: keys for copy in copies for order_id, keys in copy.devices_of_orders.items()}
+        return [order for copy in copies for order in copy.orders], devices
+
+    return await audit_orders(client, read, after=after, timeout=timeout)
+
+
+async def audit_orders(
+    client: SectigoClient,
+    read: Callable[[], Awaitable[tuple[Sequence[Order], Mapping[str, tuple[str, ...]]]]],
+    *,
+    after: int | None,
+    timeout: float | None,
+) -> tuple[Finding, ...]:
+    """Look at each batch at the service, and return those that no order of a run owns, as `audit_ledger` does.
+
+    Args:
+        client: asks the service, as the user who ordered.
+        read: returns the orders of the run as they stand, and for which devices each was, by its id.
+        after: the batch id after which to begin; by what is known of the orders when not given.
+        timeout: seconds for the look at all ids; `None` for no limit.
+    """
+    orders, _ = await read()
     placed = [order.batch_id for order in orders if order.batch_id is not None]
     if after is None and not orders:
         return ()
@@ -70,10 +94,8 @@ async def audit_ledger(
         after=_start(orders, placed) if after is None else after, highest=max(placed, default=0), timeout=timeout
     )
     # Read anew: what was ordered meanwhile is owned as well.
-    copies = [await read_ledger(place) for place in ledgers_of(directory)]
-    known = [order for copy in copies for order in copy.orders]
+    known, devices = await read()
     owned = {order.batch_id for order in (*known, *await client.batches.orders())}
-    devices = {order_id: keys for copy in copies for order_id, keys in copy.devices_of_orders.items()}
     marks = _Marks.of(known)
     return tuple([await _judge(client, batch, marks, devices) for batch in batches if batch.batch_id not in owned])
 

@@ -178,7 +178,7 @@ def _oldest_open(copy: LedgerCopy) -> datetime | None:
 def audit(
     ctx: typer.Context,
     *,
-    directory: Directory,
+    which: Place = None,
     after: Annotated[
         int | None, typer.Option(min=0, help="Begin after this batch id; by what the ledger knows, if left out.")
     ] = None,
@@ -191,10 +191,17 @@ def audit(
     Example: sectigo-async ledger audit certs/
     """
     chosen = settings(ctx)
+    where = place_of(chosen, which, "DIR|URL")
 
     async def job(client: SectigoClient) -> None:
-        check_login(client, (await read_ledger(directory)).run)
-        found = await audit_ledger(client, directory, after=after, timeout=timeout)
+        if isinstance(where, Path):
+            check_login(client, (await read_ledger(where)).run)
+            found = await audit_ledger(client, where, after=after, timeout=timeout)
+        else:
+            from sectigo_async.fleet import audit_fleet, read_fleet
+
+            check_login(client, (await read_fleet(where)).run)
+            found = await audit_fleet(client, where, after=after, timeout=timeout)
         chosen.output.emit([_finding(one) for one in found], _AUDIT_COLUMNS, prose=("reason",))
         twice = [one for one in found if one.is_paid_twice]
         if twice:
