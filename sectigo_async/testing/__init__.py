@@ -1,4 +1,4 @@
-"""Helpers for your own tests: a sandbox, a clock that you move by hand, what a store or a ledger must do.
+"""Helpers for your own tests: a sandbox, a clock that you move by hand, what a store, a ledger or a sink must do.
 
 `sectigo_async.testing.plugin` has them as fixtures for pytest.
 """
@@ -6,6 +6,7 @@
 from sectigo_async.testing.clock import FakeClock
 from sectigo_async.testing.ledgers import LedgerContract
 from sectigo_async.testing.running import RunningSandbox
+from sectigo_async.testing.sinks import SinkContract
 from sectigo_async.testing.stores import CredentialStoreContract
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "FakeClock",
     "LedgerContract",
     "RunningSandbox",
+    "SinkContract",
 ]
