@@ -11,9 +11,11 @@ from contextlib import suppress
 from typing import LiteralString
 
 import attrs
-import procrastinate
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from procrastinate import App, PsycopgConnector
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
+from procrastinate.jobs import Status
 
 from sectigo_async.files import Access
 from sectigo_async.fleet.database import Connection, Database
@@ -84,9 +86,9 @@ class Terms:
 def make_app(
     database: Database,
     issue: Callable[[int], Awaitable[None]],
-    tend: Callable[[procrastinate.App], Awaitable[None]],
+    tend: Callable[[App], Awaitable[None]],
     every: int,
-) -> procrastinate.App:
+) -> App:
     """Return an app for the jobs of a fleet, which is to be opened.
 
     Args:
@@ -95,8 +97,8 @@ def make_app(
         tend: looks what is to be done.
         every: seconds between two looks (1 to 60); one worker makes each.
     """
-    connector = procrastinate.PsycopgConnector(conninfo=database.conninfo, min_size=1, max_size=4, timeout=15)
-    app = procrastinate.App(connector=connector)
+    connector = PsycopgConnector(conninfo=database.conninfo, min_size=1, max_size=4, timeout=15)
+    app = App(connector=connector)
 
     @app.task(name=ISSUE, queue=QUEUE)
     async def issue_chunk(chunk: int) -> None:
@@ -110,7 +112,7 @@ def make_app(
     return app
 
 
-async def reclaim(app: procrastinate.App, silence: float) -> None:
+async def reclaim(app: App, silence: float) -> None:
     """Take away the jobs of workers that are gone; their chunks get others.
 
     Args:
@@ -119,11 +121,11 @@ async def reclaim(app: procrastinate.App, silence: float) -> None:
     """
     for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=silence):
         # It may have come back, and have ended the job just now.
-        with suppress(procrastinate.exceptions.ConnectorException):
-            await app.job_manager.finish_job(job, procrastinate.jobs.Status.FAILED, delete_job=True)
+        with suppress(ConnectorException):
+            await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
 
 
-async def hand_out(app: procrastinate.App, connection: Connection, terms: Terms) -> None:
+async def hand_out(app: App, connection: Connection, terms: Terms) -> None:
     """Give each chunk a job that something is to be done for, and that has none."""
     values = {
         "pilot": terms.options.pilot and terms.options.batch_size is None,
@@ -134,7 +136,7 @@ async def hand_out(app: procrastinate.App, connection: Connection, terms: Terms)
     for (chunk,) in await (await connection.execute(_DUE, values)).fetchall():
         job = app.configure_task(ISSUE, queueing_lock=f"sectigo-async chunk {chunk}", queue=QUEUE)
         # Another may look at the same moment.
-        with suppress(procrastinate.exceptions.AlreadyEnqueued):
+        with suppress(AlreadyEnqueued):
             await job.defer_async(chunk=chunk)
 
 

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from procrastinate.exceptions import ConnectorException
+
 from sectigo_async.clock import Clock, SystemClock
 from sectigo_async.errors import InvalidArgumentError, LedgerError
 from sectigo_async.fleet.database import Database
@@ -146,10 +148,8 @@ class FleetRun:
 
     async def _hand_out(self) -> None:
         """Hand the chunks out sooner than a worker would; where that fails, one does."""
-        import procrastinate
-
         app = make_app(self._database, _not_here, _not_here, 1)
-        with suppress(LedgerError, procrastinate.exceptions.ConnectorException):
+        with suppress(LedgerError, ConnectorException):
             async with app.open_async(), self._database.session() as connection:
                 with self._database.errors():
                     await hand_out(app, connection, self._terms)

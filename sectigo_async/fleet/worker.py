@@ -6,9 +6,12 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
+import psycopg
+from procrastinate import App
+from procrastinate.exceptions import ProcrastinateException
 
 from sectigo_async.client import SectigoClient
 from sectigo_async.clock import Clock, SystemClock
@@ -48,9 +51,6 @@ from sectigo_async.issuance.plan import plan_what_is_left
 from sectigo_async.issuance.runner import Issuance
 from sectigo_async.issuance.sink import DirectorySink, Sink
 from sectigo_async.threads import run_to_end
-
-if TYPE_CHECKING:
-    import procrastinate
 
 CHUNKS = 4
 """As many chunks a worker has at once: while one waits for the service, others are written."""
@@ -197,9 +197,6 @@ class Worker:
 
     async def _serve(self) -> None:
         """Do jobs until the database is out of reach, or somebody says stop."""
-        import procrastinate
-        import psycopg
-
         every = max(1, min(5, round(self._heartbeat)))
         app = make_app(self._database, self._issue, self._tend, every)
         try:
@@ -212,14 +209,14 @@ class Worker:
                     await asyncio.wait([serving])
                 if not serving.cancelled():
                     serving.result()
-        except (procrastinate.exceptions.ProcrastinateException, psycopg.Error, OSError) as error:
+        except (ProcrastinateException, psycopg.Error, OSError) as error:
             cause = error.__cause__ or error
             self._tell(EventKind.TROUBLE, f"the database does not answer, and is asked again: {cause}")
             await self._rest(_SHORTEST)
         finally:
             self._serving = None
 
-    async def _do_jobs(self, app: "procrastinate.App") -> None:
+    async def _do_jobs(self, app: App) -> None:
         if self._stopped.is_set():
             return
         watching = asyncio.create_task(self._watch())
@@ -258,7 +255,7 @@ class Worker:
         self._pace.most = max(1, options.at_once // max(1, workers))
         self._most_open = max(1, options.most_open // max(1, workers) // CHUNKS)
 
-    async def _tend(self, app: "procrastinate.App") -> None:
+    async def _tend(self, app: App) -> None:
         """See that each chunk that something is to be done for has a job, also where a worker died with one."""
         await reclaim(app, _MISSED * self._heartbeat)
         # Out of reach, it is asked again soon.
