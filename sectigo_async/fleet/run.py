@@ -80,7 +80,7 @@ class FleetRun:
         self._leaving = asyncio.Event()
         self.counts: Counter[DeviceState] = Counter()
         self.parked: tuple[Order, ...] = ()
-        self.halted = ""
+        self.halted: str = ""
 
     @property
     def stopped(self) -> bool:

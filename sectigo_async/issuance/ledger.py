@@ -242,7 +242,7 @@ class Intent:
     def __init__(self, ledger: Ledger, keys: Collection[str]) -> None:
         self._ledger = ledger
         self._keys = keys
-        self.order_id = ""
+        self.order_id: str = ""
         self.trouble: LedgerError | None = None
 
     async def highest(self) -> int:

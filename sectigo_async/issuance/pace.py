@@ -31,8 +31,8 @@ class Pace:
         self._row = 0
         self._under_way = 0
         self._changed = asyncio.Event()
-        self.disk = asyncio.Lock()
-        self.last_good = clock.monotonic()
+        self.disk: asyncio.Lock = asyncio.Lock()
+        self.last_good: float = clock.monotonic()
 
     @property
     def most(self) -> int:

@@ -124,7 +124,7 @@ class Issuance:
         self._fatal: SectigoError | None = None
         self._trouble: SectigoError | None = None
         self.counts: Counter[DeviceState] = Counter()
-        self.halted = ""
+        self.halted: str = ""
         self._backlog = Backlog(self._options, ledger.run.keys, self.counts, self._doubt)
 
     @property

@@ -53,10 +53,10 @@ class RunningSandbox:
         from sectigo_async.sandbox import Sandbox
 
         self.clock: Clock = clock or FakeClock(start=time.time())
-        self.sandbox = Sandbox(config, self.clock)
-        self.username = config.username
-        self.password = config.password
-        self.url = ""
+        self.sandbox: Sandbox = Sandbox(config, self.clock)
+        self.username: str = config.username
+        self.password: str = config.password
+        self.url: str = ""
         self._listens: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="sectigo-sandbox", daemon=True)
 
