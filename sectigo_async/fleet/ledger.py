@@ -372,15 +372,18 @@ class PostgresLedger:
             return
         query = update + (
             " WHERE devices.key = given.key AND devices.state = ANY(%s)"
-            " AND (%s::bigint IS NULL OR devices.chunk = %s) AND (devices.is_listed OR NOT %s)"
+            " AND (%s::bigint IS NULL OR devices.chunk = %s) AND (devices.is_listed OR NOT %s) RETURNING devices.key"
         )
         words = [state.value for state in states]
-        changed = await connection.execute(query, [*values, words, self._chunk, self._chunk, listed])
-        if changed.rowcount == len(keys):
+        cursor = await connection.execute(query, [*values, words, self._chunk, self._chunk, listed])
+        changed = {row[0] for row in await cursor.fetchall()}
+        if len(changed) == len(keys):
             return
         query = "SELECT key, state, chunk, is_listed FROM sectigo_devices WHERE key = ANY(%s)"
         rows = {row[0]: row[1:] for row in await (await connection.execute(query, [list(keys)])).fetchall()}
-        raise LedgerError(f"{self._misfit(rows, keys, words)}: nothing was changed")
+        raise LedgerError(
+            f"{self._misfit(rows, [key for key in keys if key not in changed], words)}: nothing was changed"
+        )
 
     def _misfit(self, rows: Mapping[str, Sequence[Any]], keys: Sequence[str], words: Collection[str]) -> str:
         for key in keys:
