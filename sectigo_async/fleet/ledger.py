@@ -326,7 +326,7 @@ class PostgresLedger:
             "INSERT INTO sectigo_orders (order_id, chunk, state, batch_id, size, sent_at, document, devices)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
         )
-        document = json.dumps(order.document())
+        document = json.dumps(attrs.evolve(order, batch_name=storable(order.batch_name)).document())
         state = order.state.value
         values = (order.order_id, self._chunk, state, order.batch_id, order.size, order.sent_at, document, list(keys))
         try:
@@ -473,11 +473,11 @@ def _row(
 
 
 def _values(outcome: Outcome) -> tuple[object, ...]:
-    words = (_storable(outcome.error), _storable(outcome.warning), outcome.serial_number)
+    words = (storable(outcome.error), storable(outcome.warning), outcome.serial_number)
     return (outcome.state.value, *words, outcome.not_after)
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Return a text without what PostgreSQL cannot keep: the words of a server may hold anything."""
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 

@@ -8,7 +8,7 @@ import attrs
 from sectigo_async.client import SectigoClient
 from sectigo_async.errors import FileError
 from sectigo_async.fleet.database import Connection, Database
-from sectigo_async.fleet.ledger import order_of, run_of
+from sectigo_async.fleet.ledger import order_of, run_of, storable
 from sectigo_async.fleet.queue import Terms
 from sectigo_async.issuance.audit import Finding, audit_orders
 from sectigo_async.issuance.ledger import DeviceState, Run
@@ -232,4 +232,4 @@ async def terms_of(connection: Connection) -> Terms | None:
 
 async def halt(connection: Connection, reason: str) -> None:
     """Have nothing more ordered until somebody puts a list in again; the first reason counts."""
-    await connection.execute("UPDATE sectigo_run SET halted = %s WHERE halted = ''", [reason.replace("\0", "")])
+    await connection.execute("UPDATE sectigo_run SET halted = %s WHERE halted = ''", [storable(reason)])
