@@ -131,7 +131,7 @@ class Database:
             defaults["sslmode"] = "verify-full"
         if "PGAPPNAME" in os.environ:
             del defaults["application_name"]
-        return make_conninfo("", **{**defaults, **_PATIENCE, **said})
+        return make_conninfo("", **{**defaults, **_PATIENCE, **said, "client_encoding": "UTF8"})
 
     @property
     def _parameters(self) -> dict[str, str]:
@@ -165,11 +165,11 @@ class Database:
         """See that what is committed in a session stays, and that the session is a real one."""
         query = (
             "SELECT pg_backend_pid(), current_setting('fsync'), current_setting('synchronous_commit'),"
-            " current_setting('transaction_read_only'), current_schema()"
+            " current_setting('transaction_read_only'), current_setting('server_encoding'), current_schema()"
         )
         row = await (await connection.execute(query)).fetchone()
         assert row is not None
-        pid, fsync, synchronous, read_only, schema = row
+        pid, fsync, synchronous, read_only, encoding, schema = row
         if pid != connection.info.backend_pid:
             raise LedgerError(f"a connection pooler stands before {self}", hint=OWN_ADDRESS)
         if fsync != "on":
@@ -179,6 +179,11 @@ class Database:
             )
         if read_only == "on":
             raise LedgerError(f"{self} is read-only", hint="name the server that is written to, and no standby of it")
+        if encoding != "UTF8":
+            raise LedgerError(
+                f"{self} has the encoding {encoding}, which cannot hold every name",
+                hint="use a database with the encoding UTF8",
+            )
         if schema is None:
             raise LedgerError(
                 f"there is no schema in {self} that tables would be made in",

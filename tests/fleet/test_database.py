@@ -240,6 +240,30 @@ async def test_a_connection_pooler_is_refused(postgres: Postgres, database: str)
     assert "address of the database itself" in error.hint
 
 
+async def test_a_database_that_cannot_hold_every_name_is_refused(postgres: Postgres) -> None:
+    name = sql.Identifier("latin")
+    encoding = sql.SQL("CREATE DATABASE {} OWNER owner ENCODING 'LATIN1' TEMPLATE template0")
+    postgres.execute(encoding.format(name))
+    try:
+        error = await error_of(postgres.url("latin"))
+    finally:
+        postgres.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+    assert "has the encoding LATIN1" in str(error)
+
+
+async def test_every_name_is_kept_whatever_encoding_the_terminal_has(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    async with PostgresLedger.open(Database.at(database), RUN) as ledger:
+        await ledger.amend(new=[device("日本")])
+        await ledger.refuse({"日本": "日本"})
+        (entry,) = await ledger.entries()
+
+    assert (entry.device.key, entry.error) == ("日本", "日本")
+
+
 async def test_a_schema_that_is_not_there_is_not_replaced_by_another(database: str) -> None:
     async with PostgresLedger.open(Database.at(database), RUN):
         pass
