@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,6 +59,12 @@ def database_of(chosen: Settings, url: str | None, param_hint: str = "--ledger")
             f" or the whole URL into {VARIABLE}",
             param_hint=param_hint,
         )
+    kept = chosen.environ.get(VARIABLE)
+    if url and kept:
+        # A line to be copied names the database without the password that the environment has.
+        with suppress(InvalidArgumentError):
+            if str(Database.at(kept)) == str(database):
+                return Database.at(kept)
     return database
 
 
