@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 import sectigo_async
-from sectigo_async import credentials, errors, issuance, pki, sandbox, testing
+from sectigo_async import credentials, errors, fleet, issuance, pki, sandbox, testing
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -23,7 +23,7 @@ def test_links_lead_to_files_of_the_repository(page: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [sectigo_async, credentials, errors, issuance, pki, sandbox, testing],
+    [sectigo_async, credentials, errors, fleet, issuance, pki, sandbox, testing],
     ids=lambda module: module.__name__,
 )
 def test_every_public_name_has_its_place_in_the_api_pages(module: ModuleType) -> None:

@@ -57,6 +57,17 @@ from sectigo_async.credentials import (
     resolve,
     state_directory,
 )
+from sectigo_async.fleet import (
+    Database,
+    FleetRun,
+    FleetStatus,
+    PostgresLedger,
+    Standing,
+    Worker,
+    audit_fleet,
+    keep_keys_in,
+    read_fleet,
+)
 from sectigo_async.issuance import (
     DeviceList,
     DeviceState,
@@ -282,6 +293,31 @@ async def bulk(client: SectigoClient, directory: Path) -> None:
         assert_type(await audit_ledger(client, directory), tuple[Finding, ...])
         assert_type(await rebuild_ledger(client, ledger, directory, listed), Rebuilt)
         assert_type(write_reports(directory, await ledger.entries()), None)
+
+
+async def a_fleet(client: SectigoClient, directory: Path, run: Run, plan: Plan) -> None:
+    database = Database.at("postgresql://ledger@db.example.com/sectigo")
+    assert_type(database, Database)
+    assert_type(database.has_password, bool)
+    async with PostgresLedger.open(database, run) as ledger:
+        assert_type(ledger, PostgresLedger)
+        assert_type(await keep_keys_in(ledger, directory), None)
+        assert_type(await ledger.entries(), tuple[Entry, ...])
+        fleet = FleetRun(database, ledger, directory, plan)
+        async for event in fleet.run():
+            assert_type(event, Event)
+        assert_type(fleet.parked, tuple[Order, ...])
+        assert_type(fleet.halted, str)
+    worker = Worker(client, database, directory)
+    async for event in worker.run():
+        assert_type(event, Event)
+    assert_type(worker.counts, Mapping[DeviceState, int])
+    status = await read_fleet(database)
+    assert_type(status, FleetStatus)
+    assert_type(status.standing, Standing)
+    assert_type(status.oldest_open, datetime | None)
+    assert_type(await PostgresLedger.exists(database), bool)
+    assert_type(await audit_fleet(client, database), tuple[Finding, ...])
 
 
 def the_sandbox() -> None:

@@ -29,6 +29,7 @@ from sectigo_async import (
     Secret,
     SectigoClient,
     SectigoError,
+    fleet,
     issuance,
     models,
     pki,
@@ -191,7 +192,7 @@ def test_what_is_stored_shows_nothing_of_itself(tmp_path: Path) -> None:
 
 
 KEY = pki.generate_key()
-PUBLIC = [sectigo_async, models, pki, credentials_module, issuance, sandbox, testing]
+PUBLIC = [sectigo_async, models, pki, credentials_module, fleet, issuance, sandbox, testing]
 
 
 def memory() -> MemoryStore:
@@ -233,6 +234,15 @@ def ledger_copy() -> issuance.LedgerCopy:
     return issuance.LedgerCopy(run=run, entries=entries, orders=(), devices_of_orders={}, in_use=False)
 
 
+def database() -> fleet.Database:
+    return fleet.Database.at(f"postgresql://ops:{PASSWORD}@db.example.com/name?sslpassword={PASSWORD}")
+
+
+def shared_ledger() -> fleet.PostgresLedger:
+    connection = cast("Any", SimpleNamespace())
+    return fleet.PostgresLedger(database(), connection, LedgerContract.run, FakeClock(), None)
+
+
 # Each public class whose objects hold a secret of the user's; none may be pickled.
 KEEPERS: dict[str, Callable[[Path], object]] = {
     "Secret": lambda _: Secret(PASSWORD),
@@ -241,6 +251,14 @@ KEEPERS: dict[str, Callable[[Path], object]] = {
         cast("issuance.Ledger", SimpleNamespace(run=LedgerContract.run)),
         folder,
         issuance.Plan(devices=(device(),)),
+    ),
+    "Database": lambda _: database(),
+    "PostgresLedger": lambda _: shared_ledger(),
+    "FleetRun": lambda folder: fleet.FleetRun(
+        database(), shared_ledger(), folder, issuance.Plan(devices=(device(),))
+    ),
+    "Worker": lambda folder: fleet.Worker(
+        SectigoClient(username="ops", password=PASSWORD, store=memory()), database(), folder
     ),
     "SectigoClient": lambda _: SectigoClient(
         username="ops", password=PASSWORD, proxy=f"http://ops:{PASSWORD}@127.0.0.1:1", store=memory()
@@ -298,6 +316,7 @@ HARMLESS = {
     "FaultRule",
     "FileStore",
     "Finding",
+    "FleetStatus",
     "FoundCertificate",
     "FoundCertificates",
     "Journal",
@@ -334,6 +353,7 @@ HARMLESS = {
     "SqliteJournal",
     "SqliteLedger",
     "StagedFile",
+    "Standing",
     "Stats",
     "Superseded",
     "SystemClock",
