@@ -34,6 +34,8 @@ pytestmark = pytest.mark.canary
 
 SHORTEST = 7
 PASSWORD, PKCS12, PROXY = "canary-password-1", "canary-pkcs12-22", "canary-proxy-333"
+DATABASE = "canary-database-6"
+LEDGER = f"postgresql://ops:{DATABASE}@127.0.0.1:1/name"
 STATE = Path("home/.local/state/sectigo-async")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Told = Callable[[BaseException], Iterator[str]]
@@ -60,13 +62,19 @@ LINES: dict[str, list[str]] = {
         f"create -a 42 -d d.example.com --param pkcs12Password={PKCS12} --table",
     ],
     "upload": ["upload -p 42 one.example.com.csr", "upload -p 42 - < key-and-request"],
-    "issue": ["issue devices.csv -p 117 --keys server --out many", "issue devices.csv -p 85 --out more --dry-run"],
+    "issue": [
+        "issue devices.csv -p 117 --keys server --out many",
+        "issue devices.csv -p 85 --out more --dry-run",
+        "--env-file ledger issue devices.csv -p 117 --out many",
+    ],
+    # Signed in it works until it is stopped.
+    "worker": [f"worker --out many --ledger {LEDGER}", f"worker --out many --ledger {LEDGER.replace('@', '/@')}"],
     "renew": ["renew issued --within 3000d", "renew issued --revoke-superseded --after 0h"],
-    "ledger status": ["ledger status issued"],
-    "ledger audit": ["ledger audit issued --after 0"],
+    "ledger status": ["ledger status issued", "--env-file ledger ledger status", f"ledger status {LEDGER}"],
+    "ledger audit": ["ledger audit issued --after 0", "--env-file ledger ledger audit"],
     "ledger rebuild": ["ledger rebuild issued devices.csv -p 117 --keys server --after 0"],
     "batches": ["batches -i {batch}", "batches"],
-    "reconcile": ["reconcile", "reconcile deadbeef", "reconcile --ledger issued"],
+    "reconcile": ["reconcile", "reconcile deadbeef", "reconcile --ledger issued", f"reconcile --ledger {LEDGER}"],
     "wait": ["wait {batch} --timeout 60"],
     "download": [
         "download -i {batch} -o new --extract --password-file pkcs12",
@@ -207,6 +215,7 @@ def base(
         ("password", PASSWORD),
         ("pkcs12", PKCS12),
         ("variables", f"SECTIGO_PASSWORD={PASSWORD}\n"),
+        ("ledger", f"SECTIGO_LEDGER={LEDGER}\n"),
         ("empty", ""),
         ("devices.csv", "common_name,serialNumber\ngw.example.com,SN-0001\n"),
     ):
@@ -325,7 +334,7 @@ def cage(
     *,
     request: pytest.FixtureRequest,
 ) -> Cage:
-    made = Cage(base, tmp_path / "work", monkeypatch, capfd, caplog, secrets={PASSWORD, PKCS12, PROXY})
+    made = Cage(base, tmp_path / "work", monkeypatch, capfd, caplog, secrets={PASSWORD, PKCS12, PROXY, DATABASE})
     caplog.set_level(logging.DEBUG)
     keep, report = Secret.__init__, run_module.report
 

@@ -29,6 +29,7 @@ CHAIN = "certs/base.example.com/chain.pem"
 FOUND = {"deviceId", "commonName", "serialNumber", "creationDate", "status"}
 UNPACKED = {"commonName", "serialNumber", "notAfter", "keyMatch", "nameMatch", "chain", "chainDetail", "directory"}
 PASSWORD = "--password-file base.example.com.p12.password"  # noqa: S105 - of a simulator
+DOWN = "postgresql://ops@127.0.0.1:1/name"
 
 
 @attrs.frozen
@@ -95,6 +96,14 @@ CASES: list[tuple[str, int, object, str]] = [
     ),
     ("ledger rebuild new devices.csv -p 42 --keys server --encoding utf-8 --timeout 9", 0, {"done"}, "from here: 2"),
     ("reconcile --ledger many", 0, [], ""),
+    # Databases that are none, or down; test_cli_fleet.py has one.
+    ("worker --out new", 2, "", "SECTIGO_LEDGER"),
+    ("worker --out new --ledger postgresql://ops:secret@db/name", 2, "", "shows in the list of processes"),
+    (f"issue devices.csv -p 42 --out new --ledger {DOWN}", 1, "", f"cannot use the ledger {DOWN}"),
+    ("ledger rebuild many devices.csv -p 42 --ledger many", 2, "", "does not begin with postgresql://"),
+    (f"ledger status {DOWN}", 1, "", f"cannot use the ledger {DOWN}"),
+    (f"ledger audit {DOWN}", 1, "", f"cannot use the ledger {DOWN}"),
+    (f"reconcile --ledger {DOWN}", 1, "", f"cannot use the ledger {DOWN}"),
     ("issue devices.csv --profile 42 --out new --dry-run --encoding utf-8", 0, {"toOrder", "balance"}, ""),
     ("issue devices.csv -p 42 --out new --mode 0640 --group root --trust {chain} --dry-run", 0, {"toOrder"}, ""),
     ("batches -i {batch}", 0, BATCH, ""),
