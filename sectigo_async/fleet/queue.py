@@ -50,7 +50,8 @@ AND (%(resubmit)s
         AND sent_at > now() - make_interval(secs => %(settle)s))
     OR NOT EXISTS (SELECT FROM sectigo_devices d WHERE d.chunk = chunks.chunk AND state = 'planned' AND is_listed)
     OR EXISTS (SELECT FROM sectigo_devices d WHERE d.chunk <> chunks.chunk AND state = 'planned' AND is_listed))
-ORDER BY chunks.chunk LIMIT greatest(0, %(most)s - (SELECT count(*) FROM procrastinate_jobs))
+ORDER BY chunks.chunk
+LIMIT greatest(0, %(most)s - (SELECT count(*) FROM procrastinate_jobs WHERE queue_name = %(queue)s))
 """
 
 
@@ -119,7 +120,7 @@ async def reclaim(app: App, silence: float) -> None:
         app: the app, open.
         silence: seconds for which a worker that is gone gave no sign of life.
     """
-    for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=silence):
+    for job in await app.job_manager.get_stalled_jobs(queue=QUEUE, seconds_since_heartbeat=silence):
         # It may have come back, and have ended the job just now.
         with suppress(ConnectorException):
             await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
@@ -132,6 +133,7 @@ async def hand_out(app: App, connection: Connection, terms: Terms) -> None:
         "resubmit": terms.options.resubmit,
         "settle": terms.options.settle,
         "most": _MOST_JOBS,
+        "queue": QUEUE,
     }
     for (chunk,) in await (await connection.execute(_DUE, values)).fetchall():
         job = app.configure_task(ISSUE, queueing_lock=f"sectigo-async chunk {chunk}", queue=QUEUE)

@@ -9,7 +9,7 @@ from sectigo_async.client import SectigoClient
 from sectigo_async.errors import FileError
 from sectigo_async.fleet.database import Connection, Database
 from sectigo_async.fleet.ledger import order_of, run_of, storable
-from sectigo_async.fleet.queue import Terms
+from sectigo_async.fleet.queue import QUEUE, Terms
 from sectigo_async.issuance.audit import Finding, audit_orders
 from sectigo_async.issuance.ledger import DeviceState, Run
 from sectigo_async.issuance.sink import Sink
@@ -96,10 +96,11 @@ async def standing(connection: Connection, silence: timedelta) -> Standing:
     found: dict[str, int] = dict(await (await connection.execute(query)).fetchall())
     query = (
         "SELECT (SELECT count(*) FROM sectigo_chunks WHERE is_open),"
-        " (SELECT count(*) FROM procrastinate_jobs WHERE status = 'doing' AND queueing_lock <> 'sectigo-async tend'),"
+        " (SELECT count(*) FROM procrastinate_jobs"
+        " WHERE status = 'doing' AND queue_name = %s AND queueing_lock <> 'sectigo-async tend'),"
         " (SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - %s), halted FROM sectigo_run"
     )
-    row = await (await connection.execute(query, [silence])).fetchone()
+    row = await (await connection.execute(query, [QUEUE, silence])).fetchone()
     assert row is not None
     return Standing(
         counts={state: int(found.get(state.value, 0)) for state in DeviceState},
