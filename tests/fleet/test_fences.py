@@ -1,8 +1,7 @@
 """A chunk of a fleet's ledger is one worker's, for as long as its session and the list stay as they are."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,10 @@ import psycopg
 import pytest
 
 from sectigo_async.errors import LedgerError, LedgerInUseError
-from sectigo_async.fleet import Database, FleetRun, PostgresLedger, read_fleet
+from sectigo_async.fleet import PostgresLedger, read_fleet
 from sectigo_async.fleet.share import close, halt, outlook
-from sectigo_async.issuance import Device, DeviceState, Keys, Options, Outcome, Plan
-from sectigo_async.issuance.ledger import OPEN
-from tests.fleet.helpers import RUN, device, order
+from sectigo_async.issuance import DeviceState, Keys, Options, Outcome, Plan
+from tests.fleet.helpers import Fleet, device, end, named, order
 from tests.fleet.postgres import Postgres
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(120)]
@@ -27,71 +25,9 @@ STORED = "no\ufffd, ? and ?"
 S = DeviceState
 
 
-@attrs.frozen
-class Fleet:
-    """A ledger in a database, as whoever puts lists in and workers see it.
-
-    Attributes:
-        url: the database.
-        directory: where keys are kept.
-    """
-
-    url: str
-    directory: Path
-
-    @property
-    def database(self) -> Database:
-        return Database.at(self.url)
-
-    async def put_in(
-        self, *devices: Device, keys: Keys = Keys.LOCAL, options: Options | None = None, retry: bool = False
-    ) -> None:
-        """Put a list in, as `issue` does."""
-        async with self.whole(keys) as ledger:
-            known = {entry.device.key: entry for entry in await ledger.entries()}
-            is_open = [one for one in devices if one.key not in known or known[one.key].state in OPEN]
-            failed = {} if retry else {key: one for key, one in known.items() if one.state is S.FAILED}
-            plan = Plan(
-                devices=tuple(one for one in is_open if one.key not in failed),
-                changed=tuple(one for one in is_open if one.key in known and known[one.key].device != one),
-                failed=tuple(failed[one.key] for one in devices if one.key in failed),
-                unknown=tuple(one for one in devices if one.key in known and known[one.key].state is S.UNKNOWN),
-            )
-            await FleetRun(self.database, ledger, self.directory, plan, options=options)._put_in()
-
-    def whole(self, keys: Keys = Keys.LOCAL) -> Any:
-        return PostgresLedger.open(self.database, attrs.evolve(RUN, keys=keys), patience=0)
-
-    @asynccontextmanager
-    async def chunks(self, *numbers: int) -> AsyncIterator[Sequence[PostgresLedger]]:
-        async with PostgresLedger.open_chunk(self.database, numbers[0]) as first:
-            if not numbers[1:]:
-                yield [first]
-                return
-            async with self.chunks(*numbers[1:]) as others:
-                yield [first, *others]
-
-    async def rows(self, query: str) -> list[tuple[Any, ...]]:
-        async with await psycopg.AsyncConnection.connect(self.url, autocommit=True) as connection:
-            return await (await connection.execute(query.encode())).fetchall()
-
-    async def cut(self) -> list[list[str]]:
-        """Return which devices are in which chunk, the first chunk first."""
-        query = "SELECT array_agg(key ORDER BY position) FROM sectigo_devices WHERE chunk IS NOT NULL GROUP BY chunk"
-        return [row[0] for row in await self.rows(f"{query} ORDER BY chunk")]
-
-    async def everything(self) -> list[list[tuple[Any, ...]]]:
-        tables = ("sectigo_run", "sectigo_chunks", "sectigo_orders", "sectigo_devices")
-        return [await self.rows(f"TABLE {table} ORDER BY 1") for table in tables]
-
-
 @pytest.fixture
 def fleet(database: str, tmp_path: Path) -> Fleet:
     return Fleet(database, tmp_path)
-
-
-def named(count: int) -> list[Device]:
-    return [device(f"gw{number:04}") for number in range(count)]
 
 
 async def test_a_chunk_is_given_to_one(fleet: Fleet) -> None:
@@ -431,11 +367,6 @@ async def test_the_devices_of_an_order_that_was_taken_in_stay_together(fleet: Fl
     async with fleet.chunks(2) as (worker,):
         assert len(await worker.orders()) == 25
         await worker.finish({key: Outcome(state=S.DONE) for key in chunks[1]})
-
-
-async def end(worker: PostgresLedger, chunk: int) -> None:
-    known = await worker.work(lambda connection: outlook(connection, chunk))
-    await worker.work(lambda connection: close(connection, chunk, known.times_opened))
 
 
 async def test_a_chunk_that_was_opened_again_meanwhile_is_not_closed(fleet: Fleet) -> None:
