@@ -490,9 +490,11 @@ def test_what_a_directory_has_is_taken_in_and_what_is_open_is_fetched(
         slow.devices(5)
         with slow.worker():
             issued = slow.run(ISSUE)
+        audited = slow.run("ledger audit LEDGER --after 0")
 
     document = json.loads(rebuilt.stdout)
     assert (document["done"], document["ordered"], document["untouched"]) == (2, 2, 0)
     assert issued.returncode == 0, issued.stderr
     assert "1 to order" in issued.stderr
     assert json.loads(issued.stdout)["done"] == 5
+    assert (audited.returncode, json.loads(audited.stdout)) == (0, []), audited.stderr

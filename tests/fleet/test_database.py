@@ -1,5 +1,6 @@
 """How the database of a fleet is reached, what it must promise, and that its password shows nowhere."""
 
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ from psycopg import sql
 from sectigo_async.errors import InvalidArgumentError, LedgerError
 from sectigo_async.fleet import Database, PostgresLedger, read_fleet
 from sectigo_async.issuance import DeviceState
-from tests.chaos.harness import Service
+from tests.chaos.harness import ROOT, Service
 from tests.fleet.helpers import RUN, device, pooler, with_schema
 from tests.fleet.postgres import Postgres
 from tests.fleet.site import Site
@@ -373,6 +374,32 @@ async def test_a_worker_with_no_more_than_its_rights_issues_all(
     assert fleet.counts[DeviceState.DONE] == len(names)
     assert later.counts[DeviceState.DONE] == len(names) + 1
     assert stands.counts == later.counts
+
+
+@pytest.fixture
+def roles(postgres: Postgres, database: str) -> Iterator[None]:
+    """The roles that docs/fleet.md makes, with the rights that it gives them."""
+    (statements,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "fleet.md").read_text(), re.DOTALL)
+    name = database.rpartition("/")[2]
+    with psycopg.connect(host=str(postgres.folder), port=postgres.port, user="postgres", dbname=name) as connection:
+        connection.execute(statements)
+        connection.commit()
+        yield
+        connection.execute("DROP OWNED BY sectigo_owner CASCADE")
+        connection.execute("DROP OWNED BY sectigo_worker")
+        connection.execute("DROP ROLE sectigo_owner, sectigo_worker")
+
+
+@pytest.mark.usefixtures("roles")
+async def test_the_roles_of_the_documentation_are_enough(database: str, tmp_path: Path) -> None:
+    url = with_schema(database, "site_a")
+    with Service() as service:
+        owners = Site(service, url.replace("owner@", "sectigo_owner@"), tmp_path, tmp_path / "log")
+        workers = attrs.evolve(owners, url=url.replace("owner@", "sectigo_worker@"))
+        async with workers.worker():
+            fleet = await owners.put_in(["gw1.example.com", "gw2.example.com"])
+
+    assert fleet.counts[DeviceState.DONE] == 2
 
 
 async def test_who_may_not_hand_out_jobs_leaves_that_to_the_workers(
