@@ -1,26 +1,17 @@
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from psycopg import sql
 
 from tests.conftest import find_tool
-from tests.fleet.postgres import Postgres, running
-
-
-def _places() -> str:
-    """Return where PostgreSQL may be: Debian keeps its binaries off the PATH."""
-    versions = [folder for folder in Path("/usr/lib/postgresql").glob("*") if folder.name.isdecimal()]
-    newest_first = sorted(versions, key=lambda folder: int(folder.name), reverse=True)
-    return os.pathsep.join([*(str(folder / "bin") for folder in newest_first), os.environ["PATH"]])
+from tests.fleet.postgres import Postgres, places, running
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL of this test process."""
-    initdb, server, pg_ctl = [find_tool(tool, "postgres", _places()) for tool in ("initdb", "postgres", "pg_ctl")]
+    initdb, server, pg_ctl = [find_tool(tool, "postgres", places()) for tool in ("initdb", "postgres", "pg_ctl")]
     with running(initdb, server, pg_ctl) as cluster:
         yield cluster
 

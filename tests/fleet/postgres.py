@@ -47,6 +47,13 @@ rm -rf "$2"
 """
 
 
+def places() -> str:
+    """Return where PostgreSQL may be, as a PATH: Debian keeps its binaries off that."""
+    versions = [folder for folder in Path("/usr/lib/postgresql").glob("*") if folder.name.isdecimal()]
+    newest_first = sorted(versions, key=lambda folder: int(folder.name), reverse=True)
+    return os.pathsep.join([*(str(folder / "bin") for folder in newest_first), os.environ["PATH"]])
+
+
 @attrs.frozen
 class Postgres:
     """A cluster with the roles `owner`, who owns databases, and `app`; both are no superusers.
