@@ -29,6 +29,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import attrs
 from cryptography import x509
@@ -48,6 +49,7 @@ from sectigo_async.issuance import (
 )
 from sectigo_async.pki import generate_key, make_csr
 from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxServer
+from sectigo_async.sandbox.ca import CertificateAuthority
 from sectigo_async.wire import calls
 
 TARGET = 0.5
@@ -80,9 +82,19 @@ class Server:
         return int(self._pipe.recv())
 
 
-def _serve(pipe: Connection, balance: int) -> None:
+def _serve(pipe: Connection, balance: int, delay: float, signing: float) -> None:
+    sign, turn = CertificateAuthority.issue, threading.Lock()
+
+    def slow(*arguments: Any) -> x509.Certificate:
+        with turn:
+            time.sleep(signing)
+        return sign(*arguments)
+
+    if signing:
+        CertificateAuthority.issue = slow  # type: ignore[method-assign]
+
     async def main() -> None:
-        sandbox = Sandbox(SandboxConfig(balance=balance, issue_delay=0))
+        sandbox = Sandbox(SandboxConfig(balance=balance, issue_delay=delay))
         async with SandboxServer(sandbox) as server:
             pipe.send((server.url, sandbox.ca_pem()))
             while await asyncio.to_thread(pipe.recv):
@@ -92,11 +104,17 @@ def _serve(pipe: Connection, balance: int) -> None:
 
 
 @contextmanager
-def sandbox_process(balance: int) -> Iterator[Server]:
-    """Start a sandbox in another process."""
+def sandbox_process(balance: int, *, delay: float = 0.0, signing: float = 0.0) -> Iterator[Server]:
+    """Start a sandbox in another process.
+
+    Args:
+        balance: certificates that each authority has been bought for.
+        delay: seconds from an order to its certificates.
+        signing: seconds that it rests for each certificate, one after another, as a slow signer would.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, balance), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, balance, delay, signing), daemon=True)
     process.start()
     try:
         url, root = ours.recv()
