@@ -2,7 +2,7 @@
 
 `.venv/bin/python -m benchmarks.bench [--quick] [--directory D]`
 
-With --quick it takes about half a minute, and its figures say little but that the benchmarks work. Issuing makes many
+With --quick it takes about a minute, and its figures say little but that the benchmarks work. Issuing makes many
 files: name a --directory on a disk that is at rest, and where not many files were removed in the last minutes.
 """
 
@@ -10,20 +10,20 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import cryptography
 import httpx
 import typer
 
-from benchmarks import download, issuance, scale, startup, transport, waiting
+from benchmarks import download, fleet, issuance, scale, startup, transport, waiting
 from benchmarks.figures import Figure
 
 _CHART = Path(__file__).parents[1] / "docs" / "images" / "scale.svg"
 
 
-def groups(*, quick: bool, directory: Path | None) -> Iterator[tuple[str, Callable[[], list[Figure]]]]:
+def groups(*, quick: bool, directory: Path | None) -> Iterator[tuple[str, Callable[[], Iterable[Figure]]]]:
     """Yield what is measured, and how."""
     yield "Calls", lambda: transport.figures(0.6 if quick else 9)
     yield "Start", startup.figures
@@ -31,6 +31,8 @@ def groups(*, quick: bool, directory: Path | None) -> Iterator[tuple[str, Callab
     yield "Download", lambda: download.figures(50 if quick else 500, directory)
     yield "Bulk issuance", lambda: issuance.figures(500 if quick else 10_000, 500, directory)[0]
     yield "Scale", lambda: scale.figures(1000 if quick else 10_000, directory, None if quick else _CHART)
+    chosen = fleet.QUICK if quick else fleet.settings(fleet.EACH)
+    yield "Fleet", lambda: fleet.figures(chosen, fleet.WORKERS[: 2 if quick else None], directory)
 
 
 def main() -> None:

@@ -91,7 +91,7 @@ def _serve(pipe: Connection, balance: int, delay: float, signing: float) -> None
         return sign(*arguments)
 
     if signing:
-        CertificateAuthority.issue = slow  # type: ignore[method-assign]
+        CertificateAuthority.issue = slow  # type: ignore[assignment, method-assign]
 
     async def main() -> None:
         sandbox = Sandbox(SandboxConfig(balance=balance, issue_delay=delay))
