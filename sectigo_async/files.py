@@ -119,9 +119,10 @@ def _make(path: Path, access: Access, made: list[Path]) -> None:
         path.mkdir(mode=access.of_directories)
     except FileNotFoundError:
         _make(path.parent, access, made)
-        # As before: another process may make it at the same moment.
-        _make(path, access, made)
-        return
+        try:
+            path.mkdir(mode=access.of_directories)
+        except FileExistsError:
+            return  # Another made it at the same moment.
     except FileExistsError:
         if not path.is_dir():
             raise

@@ -24,7 +24,7 @@ docs/fleet.md says when that is worth it, and what is guaranteed.
 
 from sectigo_async.fleet.database import Database
 from sectigo_async.fleet.ledger import PostgresLedger
-from sectigo_async.fleet.run import FleetRun, keep_keys_in
+from sectigo_async.fleet.run import FleetRun, keys_are_kept_in
 from sectigo_async.fleet.share import FleetStatus, Standing, audit_fleet, read_fleet
 from sectigo_async.fleet.worker import Worker
 
@@ -36,6 +36,6 @@ __all__ = [
     "Standing",
     "Worker",
     "audit_fleet",
-    "keep_keys_in",
+    "keys_are_kept_in",
     "read_fleet",
 ]

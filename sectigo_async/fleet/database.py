@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -29,17 +30,18 @@ _PATIENCE = {
     "tcp_user_timeout": "25000",
 }
 _WAITS = "SET lock_timeout = '30s'; SET statement_timeout = '5min'; SET timezone = 'UTC'"
+_CLOCKS_DIFFER = 5.0
 _DURABLE = frozenset({"on", "remote_apply"})
 _TABLES = """
 CREATE TABLE sectigo_run (
     single boolean PRIMARY KEY DEFAULT true CHECK (single), version integer NOT NULL,
     endpoint text NOT NULL, username text NOT NULL, profile_id bigint NOT NULL, keys text NOT NULL,
-    floor bigint NOT NULL, sink text NOT NULL DEFAULT '', options text NOT NULL DEFAULT '',
-    halted text NOT NULL DEFAULT ''
+    floor bigint NOT NULL, sink text NOT NULL DEFAULT '', sink_place text NOT NULL DEFAULT '',
+    options text NOT NULL DEFAULT '', halted text NOT NULL DEFAULT ''
 );
 CREATE TABLE sectigo_chunks (
     chunk bigint PRIMARY KEY, is_open boolean NOT NULL DEFAULT true, times_opened integer NOT NULL DEFAULT 1,
-    not_before timestamptz NOT NULL DEFAULT now()
+    not_before timestamptz NOT NULL DEFAULT now(), problem text NOT NULL DEFAULT ''
 );
 CREATE TABLE sectigo_orders (
     number bigint GENERATED ALWAYS AS IDENTITY UNIQUE, order_id text PRIMARY KEY,
@@ -138,17 +140,20 @@ class Database:
         return {name: str(value) for name, value in conninfo_to_dict(self.url.reveal()).items()}
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[Connection]:
+    async def session(self, *, only_look: bool = False) -> AsyncIterator[Connection]:
         """Open a session of one's own, in which every commit is durable.
 
+        Args:
+            only_look: whether it does not matter what time it is here.
+
         Raises:
-            LedgerError: the database is out of reach, or does not promise that.
+            LedgerError: the database is out of reach, or does not promise that; or its clock and ours differ.
         """
         connection = await self._connect()
         try:
             with self.errors():
                 await connection.execute(_WAITS)
-                await self._check(connection)
+                await self._check(connection, only_look=only_look)
             yield connection
         finally:
             await connection.close()
@@ -161,15 +166,24 @@ class Database:
         # Here and not above: what psycopg raises holds the password.
         raise trouble
 
-    async def _check(self, connection: Connection) -> None:
+    async def _check(self, connection: Connection, *, only_look: bool) -> None:
         """See that what is committed in a session stays, and that the session is a real one."""
         query = (
             "SELECT pg_backend_pid(), current_setting('fsync'), current_setting('synchronous_commit'),"
-            " current_setting('transaction_read_only'), current_setting('server_encoding'), current_schema()"
+            " current_setting('transaction_read_only'), current_setting('server_encoding'), current_schema(),"
+            " extract(epoch FROM clock_timestamp())"
         )
+        asked = time.time()
         row = await (await connection.execute(query)).fetchone()
         assert row is not None
-        pid, fsync, synchronous, read_only, encoding, schema = row
+        pid, fsync, synchronous, read_only, encoding, schema, now = row
+        # Nothing is known of how long the answer was under way.
+        off = max(asked - float(now), float(now) - time.time())
+        if off > _CLOCKS_DIFFER and not only_look:
+            raise LedgerError(
+                f"the clocks of this host and of {self} differ by {off:,.0f} s",
+                hint="set both right: by the time of one worker another tells whether an order can still run",
+            )
         if pid != connection.info.backend_pid:
             raise LedgerError(f"a connection pooler stands before {self}", hint=OWN_ADDRESS)
         if fsync != "on":

@@ -49,6 +49,7 @@ class PostgresLedger:
         self._run = run
         self._clock = clock
         self._chunk = chunk
+        self._is_released = False
         self._turn = asyncio.Lock()
         self._writing: set[asyncio.Task[Any]] = set()
 
@@ -135,16 +136,9 @@ class PostgresLedger:
         return self._run
 
     async def release(self) -> None:
-        """Let others put lists into the ledger; this one is only read from now on.
-
-        Raises:
-            LedgerError: the database is out of reach.
-        """
-
-        async def work(connection: Connection) -> None:
-            await connection.execute("SELECT pg_advisory_unlock_all()")
-
-        await self.work(work)
+        """Let others put lists into the ledger; this one is only read from now on, in sessions for a moment."""
+        self._is_released = True
+        await self._connection.close()
 
     async def highest(self) -> int:
         """Return the highest id of a batch that is known."""
@@ -306,10 +300,18 @@ class PostgresLedger:
         return await asyncio.shield(task)
 
     async def _transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        async with self._turn:
+        async with self._turn, self._session() as connection:
             with self._database.errors():
-                async with self._connection.transaction():
-                    return await work(self._connection)
+                async with connection.transaction():
+                    return await work(connection)
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Connection]:
+        if not self._is_released:
+            yield self._connection
+            return
+        async with self._database.session() as connection:
+            yield connection
 
     async def _rows(self, query: LiteralString, values: Sequence[object]) -> list[tuple[Any, ...]]:
         async def work(connection: Connection) -> list[tuple[Any, ...]]:
@@ -340,6 +342,8 @@ class PostgresLedger:
 
     async def _settle(self, connection: Connection, order: Order) -> None:
         """Write down what became of an order whose outcome was unknown."""
+        if self._chunk is None:
+            await self._take_over(connection, order)
         query = "SELECT 1 FROM sectigo_orders WHERE batch_id = %s AND order_id <> %s"
         # Of an order of which only a device is left, others may be left, too.
         found = await (await connection.execute(query, [order.batch_id, order.order_id])).fetchone()
@@ -356,6 +360,21 @@ class PostgresLedger:
         sets: LiteralString = "state = 'ordered'" if placed else "state = 'planned', order_id = NULL"
         query = f"UPDATE sectigo_devices SET {sets}, updated = %s WHERE order_id = %s AND state = 'outcome unknown'"
         await connection.execute(query, [self._now(), order.order_id])
+
+    async def _take_over(self, connection: Connection, order: Order) -> None:
+        """See that no worker is at an order that somebody else decides on, and have one go on with it afterwards."""
+        query = "SELECT chunk FROM sectigo_orders WHERE order_id = %s AND chunk IS NOT NULL"
+        row = await (await connection.execute(query, [order.order_id])).fetchone()
+        if row is None:
+            return
+        query = "SELECT pg_try_advisory_xact_lock(%s, %s)"
+        locked = await (await connection.execute(query, [await lock_class(connection), row[0]])).fetchone()
+        if locked is None or not locked[0]:
+            raise LedgerInUseError(
+                f"a worker has {order.subject} in hand just now", hint="decide once it has come to an end, or stopped"
+            )
+        query = "UPDATE sectigo_chunks SET is_open = true, times_opened = times_opened + 1 WHERE chunk = %s"
+        await connection.execute(query, [row[0]])
 
     async def _change(
         self,

@@ -35,6 +35,7 @@ _URGENT = 10
 
 # Each chunk that is open, unless:
 # - it has a job, or is to be left alone for now;
+# - no more is ordered, and nothing of it is to be fetched or looked for;
 # - nothing has succeeded yet, and it is not the first: little is ordered until something has;
 # - an order of another chunk is of unknown outcome and has not settled, and nothing else is left to order: sent
 #   later, what is left proves what became of that order.
@@ -42,7 +43,8 @@ _DUE = """
 SELECT chunks.chunk FROM sectigo_chunks chunks
 LEFT JOIN procrastinate_jobs jobs ON jobs.queueing_lock = 'sectigo-async chunk ' || chunks.chunk
 WHERE chunks.is_open AND chunks.not_before <= now() AND jobs.id IS NULL
-AND (SELECT halted = '' FROM sectigo_run)
+AND ((SELECT halted = '' FROM sectigo_run) OR EXISTS (SELECT FROM sectigo_devices devices
+    WHERE devices.chunk = chunks.chunk AND devices.state IN ('ordered', 'outcome unknown')))
 AND (NOT %(pilot)s OR EXISTS (SELECT FROM sectigo_devices WHERE state = 'done')
     OR chunks.chunk = (SELECT min(chunk) FROM sectigo_chunks WHERE is_open))
 AND (%(resubmit)s
@@ -155,8 +157,8 @@ async def put_in(connection: Connection, keys: Keys, plan: Plan, terms: Terms) -
     await _cut_fresh(connection, largest if keys is Keys.LOCAL else _CHUNK_OF_SINGLES)
     await _cut_adopted(connection)
     await connection.execute(
-        "UPDATE sectigo_chunks chunks SET is_open = true, times_opened = times_opened + 1, not_before = now()"
-        " WHERE EXISTS (SELECT FROM sectigo_devices devices WHERE devices.chunk = chunks.chunk"
+        "UPDATE sectigo_chunks chunks SET is_open = true, times_opened = times_opened + 1, not_before = now(),"
+        " problem = '' WHERE EXISTS (SELECT FROM sectigo_devices devices WHERE devices.chunk = chunks.chunk"
         " AND (state IN ('outcome unknown', 'ordered', 'verify failed') OR (state = 'planned' AND is_listed)))"
     )
     await connection.execute("UPDATE sectigo_run SET halted = '', options = %s", [terms.document()])

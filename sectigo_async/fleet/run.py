@@ -11,10 +11,11 @@ from procrastinate.exceptions import ConnectorException
 
 from sectigo_async.clock import Clock, SystemClock
 from sectigo_async.errors import InvalidArgumentError, LedgerError
-from sectigo_async.fleet.database import Database
+from sectigo_async.fleet.database import Connection, Database
 from sectigo_async.fleet.ledger import PostgresLedger
+from sectigo_async.fleet.marks import mark_of
 from sectigo_async.fleet.queue import Terms, hand_out, make_app, put_in
-from sectigo_async.fleet.share import SILENCE, Standing, bind_sink, mark_of, standing
+from sectigo_async.fleet.share import SILENCE, Standing, bind_sink, check_sink, standing
 from sectigo_async.issuance.events import Event, EventKind
 from sectigo_async.issuance.ledger import DeviceState
 from sectigo_async.issuance.options import Options
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _EVERY = 1.0
 _ALONE = 10.0
+_AGAIN = 5.0
 _PART_OF_TIME = 20
 
 
@@ -105,7 +107,15 @@ class FleetRun:
         silent_since = self._clock.monotonic()
         while True:
             began = self._clock.monotonic()
-            stands = await self._ledger.work(lambda connection: standing(connection, SILENCE))
+            try:
+                stands = await self._ledger.work(lambda connection: standing(connection, SILENCE))
+            except LedgerError as error:
+                # The workers wait for it as well.
+                yield Event(kind=EventKind.TROUBLE, text=str(error), counts=dict(self.counts))
+                if self._leaving.is_set() or self._is_late(silent_since):
+                    raise
+                await self._rest(_AGAIN)
+                continue
             took = self._clock.monotonic() - began
             self.counts = Counter(stands.counts)
             if before is None or stands != before:
@@ -118,20 +128,23 @@ class FleetRun:
                 told_alone = True
                 text = "no worker is at work: start `sectigo-async worker` on as many hosts as you like"
                 yield Event(kind=EventKind.OUTCOME_UNKNOWN, text=text, counts=stands.counts)
-            limit = self._terms.options.timeout
-            if stands.workers == 0 and limit is not None and self._clock.monotonic() - silent_since > limit:
-                self.halted = f"no worker has been at it for {limit:,.0f} s"
+            if self._is_late(silent_since):
+                self.halted = f"nothing has happened for {self._terms.options.timeout:,.0f} s"
                 break
-            is_over = stands.open_chunks == 0 or (stands.halted and stands.under_way == 0)
-            if is_over or self._leaving.is_set():
-                self.halted = stands.halted
+            if (stands.open_chunks == 0 and stands.under_way == 0) or self._leaving.is_set():
+                self.halted = stands.halted or stands.problem
                 break
             await self._rest(max(_EVERY, _PART_OF_TIME * took))
         orders = await self._ledger.orders()
         self.parked = tuple(order for order in orders if order.state is OrderState.UNKNOWN)
 
+    def _is_late(self, since: float) -> bool:
+        limit = self._terms.options.timeout
+        return limit is not None and self._clock.monotonic() - since > limit
+
     async def _put_in(self) -> None:
-        await keep_keys_in(self._ledger, self._sink)
+        await keys_are_kept_in(self._ledger, self._sink)
+        mark = await run_to_end(mark_of, self._sink, make=False)
         known = {entry.device.key: entry for entry in await self._ledger.entries()}
         changed = {device.key for device in self._plan.changed}
         new = [device for device in self._plan.devices if device.key not in known]
@@ -143,7 +156,12 @@ class FleetRun:
         ]
         await self._ledger.retry(again)
         keys = self._ledger.run.keys
-        await self._ledger.work(lambda connection: put_in(connection, keys, self._plan, self._terms))
+
+        async def work(connection: Connection) -> None:
+            await bind_sink(connection, mark, self._sink.where(""))
+            await put_in(connection, keys, self._plan, self._terms)
+
+        await self._ledger.work(work)
         await self._ledger.release()
 
     async def _hand_out(self) -> None:
@@ -165,12 +183,12 @@ class FleetRun:
             await asyncio.gather(leaving, resting, return_exceptions=True)
 
 
-async def keep_keys_in(ledger: PostgresLedger, sink: Sink | Path) -> None:
-    """Have the keys of a run kept in a sink, or a directory, which can be written and read; later it stays so.
+async def keys_are_kept_in(ledger: PostgresLedger, sink: Sink | Path) -> None:
+    """See that the keys of a run are kept in a sink, or a directory, or may be kept there.
 
     Args:
         ledger: the ledger.
-        sink: where.
+        sink: where; it is given a mark where it has none, and must be readable and writable.
 
     Raises:
         FileError: they are kept elsewhere, or cannot be kept there.
@@ -178,7 +196,7 @@ async def keep_keys_in(ledger: PostgresLedger, sink: Sink | Path) -> None:
     """
     place: Sink = DirectorySink(sink) if isinstance(sink, Path) else sink
     mark = await run_to_end(mark_of, place)
-    await ledger.work(lambda connection: bind_sink(connection, mark, place.where("")))
+    await ledger.work(lambda connection: check_sink(connection, mark, place.where(""), may_move=True))
 
 
 async def _not_here(_: object) -> None:
@@ -194,6 +212,8 @@ def _told(before: Standing | None, stands: Standing) -> list[Event]:
     if stands.halted and (before is None or not before.halted):
         text = f"no more is ordered: {stands.halted}"
         events.append(Event(kind=EventKind.STOPPED, text=text, counts=stands.counts))
+    if stands.problem and (before is None or before.problem != stands.problem):
+        events.append(Event(kind=EventKind.FAILED, text=stands.problem, counts=stands.counts))
     if before is None or before.counts != stands.counts:
         events.append(Event(kind=EventKind.SAVED, text="", counts=stands.counts))
     return events

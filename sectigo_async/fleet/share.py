@@ -1,6 +1,5 @@
 """What the workers of a fleet share: where keys are kept, what a run is, and how much each of them may do."""
 
-import secrets
 from datetime import datetime, timedelta
 
 import attrs
@@ -9,61 +8,49 @@ from sectigo_async.client import SectigoClient
 from sectigo_async.errors import FileError
 from sectigo_async.fleet.database import Connection, Database
 from sectigo_async.fleet.ledger import order_of, run_of, storable
+from sectigo_async.fleet.marks import MARK, OTHER_SINK
 from sectigo_async.fleet.queue import QUEUE, Terms
 from sectigo_async.issuance.audit import Finding, audit_orders
 from sectigo_async.issuance.ledger import DeviceState, Run
-from sectigo_async.issuance.sink import Sink
 from sectigo_async.models import Order
 
 SILENCE = timedelta(seconds=30)
 """How long a worker may be silent until it counts as gone."""
 
-_MARK = ".sectigo-async/sink"
-OTHER_SINK = "give every worker, and `issue`, the same --out: a directory that all of their hosts share"
-
-
-def mark_of(sink: Sink, *, make: bool = True) -> str:
-    """Return what tells a sink from every other, and see that it can be written and read (blocking).
-
-    Args:
-        sink: the sink.
-        make: whether to give it a mark where it has none.
-
-    Raises:
-        FileError: it cannot be written or read, or has lost its mark.
-    """
-    known = sink.read(_MARK)
-    if known is None:
-        if not make:
-            raise FileError(f"{sink.where(_MARK)} is gone: what is kept there is out of reach", hint=OTHER_SINK)
-        try:
-            sink.write({_MARK: secrets.token_hex(16).encode()})
-        except FileError:
-            if sink.read(_MARK) is None:
-                raise
-        known = sink.read(_MARK)
-    if not known:
-        raise FileError(f"what is written to {sink.where(_MARK)} cannot be read there", hint=OTHER_SINK)
-    # Whoever may only read would order, and then lose what comes.
-    sink.write({_MARK: known}, overwrite=True)
-    return known.decode(errors="replace").strip()
-
 
 async def bind_sink(connection: Connection, mark: str, where: str) -> None:
     """Have the keys of the run kept in the sink with this mark, from now on.
+
+    Raises:
+        FileError: they are kept elsewhere.
+    """
+    await check_sink(connection, mark, where, may_move=True)
+    await connection.execute("UPDATE sectigo_run SET sink = %s, sink_place = %s", [mark, storable(where)])
+
+
+async def check_sink(connection: Connection, mark: str, where: str, *, may_move: bool = False) -> None:
+    """See that the keys of the run are kept in a sink.
 
     Args:
         connection: a session.
         mark: that of the sink.
         where: where the sink is, for people.
+        may_move: whether they may be kept there from now on, where nothing was ordered yet, and no worker is at it.
 
     Raises:
         FileError: they are kept elsewhere.
     """
-    await connection.execute("UPDATE sectigo_run SET sink = %s WHERE sink = ''", [mark])
-    row = await (await connection.execute("SELECT sink FROM sectigo_run")).fetchone()
-    if row is None or row[0] != mark:
-        raise FileError(f"the keys of this run are kept elsewhere than in {where}", hint=OTHER_SINK)
+    query = (
+        "SELECT sink, sink_place FROM sectigo_run"
+        " WHERE NOT %s OR (sink <> '' AND (EXISTS (SELECT FROM sectigo_orders) OR EXISTS"
+        " (SELECT FROM procrastinate_jobs WHERE status = 'doing' AND queue_name = %s AND priority = 0)))"
+    )
+    row = await (await connection.execute(query, [may_move, QUEUE])).fetchone()
+    if row is not None and row[0] != mark:
+        raise FileError(
+            f"the keys of this run are kept in {row[1]}, and {where} is another place, or has lost its mark",
+            hint=f"{OTHER_SINK}; where it is the same, write {row[0]} to {where}/{MARK}",
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -76,6 +63,7 @@ class Standing:
         under_way: how many of these workers have just now.
         workers: how many workers are alive.
         halted: why no more is ordered, where that is so.
+        problem: why nobody goes on with some chunk, where that is so.
     """
 
     counts: dict[DeviceState, int]
@@ -83,6 +71,7 @@ class Standing:
     under_way: int
     workers: int
     halted: str
+    problem: str
 
 
 async def standing(connection: Connection, silence: timedelta) -> Standing:
@@ -95,10 +84,14 @@ async def standing(connection: Connection, silence: timedelta) -> Standing:
     query = "SELECT state, count(*) FROM sectigo_devices GROUP BY state"
     found: dict[str, int] = dict(await (await connection.execute(query)).fetchall())
     query = (
-        "SELECT (SELECT count(*) FROM sectigo_chunks WHERE is_open),"
+        "SELECT (SELECT count(*) FROM sectigo_chunks chunks WHERE is_open AND (halted = '' OR EXISTS"
+        " (SELECT FROM sectigo_devices devices WHERE devices.chunk = chunks.chunk"
+        " AND devices.state IN ('ordered', 'outcome unknown')))),"
         " (SELECT count(*) FROM procrastinate_jobs"
         " WHERE status = 'doing' AND queue_name = %s AND queueing_lock <> 'sectigo-async tend'),"
-        " (SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - %s), halted FROM sectigo_run"
+        " (SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - %s), halted,"
+        " coalesce((SELECT problem FROM sectigo_chunks WHERE problem <> '' ORDER BY chunk LIMIT 1), '')"
+        " FROM sectigo_run"
     )
     row = await (await connection.execute(query, [QUEUE, silence])).fetchone()
     assert row is not None
@@ -108,6 +101,7 @@ async def standing(connection: Connection, silence: timedelta) -> Standing:
         under_way=row[1],
         workers=row[2],
         halted=row[3],
+        problem=row[4],
     )
 
 
@@ -117,11 +111,13 @@ class Outlook:
 
     Attributes:
         terms: how the run goes about it.
+        is_halted: whether no more is ordered.
         has_succeeded: whether some device is done.
         times_opened: how often this chunk was opened.
     """
 
     terms: Terms
+    is_halted: bool
     has_succeeded: bool
     times_opened: int
 
@@ -129,18 +125,25 @@ class Outlook:
 async def outlook(connection: Connection, chunk: int) -> Outlook:
     """Return what a worker is to know of the run when it begins with a chunk."""
     query = (
-        "SELECT options, EXISTS (SELECT FROM sectigo_devices WHERE state = 'done'),"
+        "SELECT options, halted <> '', EXISTS (SELECT FROM sectigo_devices WHERE state = 'done'),"
         " (SELECT times_opened FROM sectigo_chunks WHERE chunk = %(chunk)s) FROM sectigo_run"
     )
     row = await (await connection.execute(query, {"chunk": chunk})).fetchone()
     assert row is not None
-    return Outlook(terms=Terms.from_document(row[0]), has_succeeded=row[1], times_opened=row[2])
+    return Outlook(terms=Terms.from_document(row[0]), is_halted=row[1], has_succeeded=row[2], times_opened=row[3])
 
 
-async def close(connection: Connection, chunk: int, times_opened: int) -> None:
-    """Note that nothing more is to be done for a chunk, unless somebody has opened it again since."""
-    query = "UPDATE sectigo_chunks SET is_open = false WHERE chunk = %s AND times_opened = %s"
-    await connection.execute(query, [chunk, times_opened])
+async def close(connection: Connection, chunk: int, times_opened: int, problem: str = "") -> None:
+    """Note that nothing more is to be done for a chunk, unless somebody has opened it again since.
+
+    Args:
+        connection: a session.
+        chunk: the chunk.
+        times_opened: how often it had been opened when it was taken up.
+        problem: why nobody goes on with it, although something is left to do.
+    """
+    query = "UPDATE sectigo_chunks SET is_open = false, problem = %s WHERE chunk = %s AND times_opened = %s"
+    await connection.execute(query, [storable(problem), chunk, times_opened])
 
 
 async def leave_alone(connection: Connection, chunk: int, pause: timedelta) -> None:
@@ -182,7 +185,7 @@ async def read_fleet(database: Database) -> FleetStatus:
     Raises:
         LedgerError: there is none, or the database is out of reach.
     """
-    async with database.session() as connection:
+    async with database.session(only_look=True) as connection:
         with database.errors():
             run = await run_of(connection)
             stands = await standing(connection, SILENCE)
@@ -231,6 +234,7 @@ async def terms_of(connection: Connection) -> Terms | None:
     return Terms.from_document(row[0]) if row is not None and row[0] else None
 
 
-async def halt(connection: Connection, reason: str) -> None:
-    """Have nothing more ordered until somebody puts a list in again; the first reason counts."""
-    await connection.execute("UPDATE sectigo_run SET halted = %s WHERE halted = ''", [storable(reason)])
+async def halt(connection: Connection, reason: str) -> bool:
+    """Have nothing more ordered until somebody puts a list in again; say whether this is the first reason."""
+    query = "UPDATE sectigo_run SET halted = %s WHERE halted = ''"
+    return (await connection.execute(query, [storable(reason)])).rowcount == 1

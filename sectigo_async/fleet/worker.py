@@ -26,18 +26,19 @@ from sectigo_async.errors import (
     RateLimitError,
     SectigoError,
     ServerError,
+    ServiceError,
 )
 from sectigo_async.fleet.database import Connection, Database, has_tables
 from sectigo_async.fleet.ledger import PostgresLedger, run_of
+from sectigo_async.fleet.marks import MarkedSink, check_mark, mark_of
 from sectigo_async.fleet.queue import QUEUE, hand_out, make_app, reclaim
 from sectigo_async.fleet.share import (
     Outlook,
-    bind_sink,
+    check_sink,
     close,
     halt,
     leave_alone,
     look_again,
-    mark_of,
     outlook,
     standing,
     terms_of,
@@ -47,7 +48,7 @@ from sectigo_async.issuance.folders import Folders
 from sectigo_async.issuance.ledger import DeviceState, Entry, Keys
 from sectigo_async.issuance.options import Options
 from sectigo_async.issuance.pace import Pace
-from sectigo_async.issuance.plan import plan_what_is_left
+from sectigo_async.issuance.plan import Plan, plan_what_is_left
 from sectigo_async.issuance.runner import Issuance
 from sectigo_async.issuance.sink import DirectorySink, Sink
 from sectigo_async.threads import run_to_end
@@ -108,7 +109,6 @@ class Worker:
         self._fatal: SectigoError | None = None
         self._mark = ""
         self._told = ""
-        self._most_open = 1
         self._pace = Pace(self._clock, 1)
         self.counts: Mapping[DeviceState, int] = Counter()
 
@@ -176,7 +176,7 @@ class Worker:
         """
         async with self._database.session() as connection:
             with self._database.errors():
-                if not await has_tables(connection) or (terms := await terms_of(connection)) is None:
+                if not await has_tables(connection) or await terms_of(connection) is None:
                     self._tell_once("nobody has put a list into the ledger yet; waiting for one")
                     return False
                 run = await run_of(connection)
@@ -186,9 +186,8 @@ class Worker:
                         f"the run is of {run.username} at {run.endpoint}, not of {login[1]} at {login[0]}",
                         hint="sign in as who ordered",
                     )
-                await bind_sink(connection, self._mark, self._sink.where(""))
-                self._share(terms.options, 1)
-                await self._look(connection)
+                await check_sink(connection, self._mark, self._sink.where(""))
+                await self._look(connection, arriving=1)
         # Who cannot sign in is not to take what others could do.
         await self._client.sign_in()
         keys = f"profile {run.profile_id} with keys {run.keys.value}"
@@ -239,21 +238,26 @@ class Worker:
         """Look how the run stands, and how many share its limits."""
         while True:
             await asyncio.sleep(self._heartbeat / 2)
-            with suppress(LedgerError):
+            try:
                 async with self._database.session() as connection:
                     with self._database.errors():
                         await self._look(connection)
+            except LedgerError as error:
+                self._tell(EventKind.TROUBLE, str(error))
 
-    async def _look(self, connection: Connection) -> None:
+    async def _look(self, connection: Connection, *, arriving: int = 0) -> None:
+        """Look how the run stands, and take a share of what all workers together may do.
+
+        Args:
+            connection: a session.
+            arriving: how many workers are about to be counted.
+        """
         stands = await standing(connection, timedelta(seconds=_MISSED * self._heartbeat))
         self.counts = stands.counts
         if (terms := await terms_of(connection)) is not None:
-            self._share(terms.options, stands.workers)
-
-    def _share(self, options: Options, workers: int) -> None:
-        """Take a share of what all workers together may do."""
-        self._pace.most = max(1, options.at_once // max(1, workers))
-        self._most_open = max(1, options.most_open // max(1, workers) // CHUNKS)
+            workers = max(1, stands.workers + arriving)
+            self._pace.most = max(1, terms.options.at_once // workers)
+            self._pace.most_open = max(1, terms.options.most_open // workers // CHUNKS)
 
     async def _tend(self, app: App) -> None:
         """See that each chunk that something is to be done for has a job, also where a worker died with one."""
@@ -276,7 +280,7 @@ class Worker:
                 await self._issue_for(ledger, chunk)
         except LedgerInUseError:
             pass  # A worker that was taken for gone is still at it.
-        except _TROUBLES as error:
+        except LedgerError as error:
             self._tell(EventKind.TROUBLE, f"chunk {chunk}: {error}")
         except (AuthenticationError, FileError) as error:
             # Another worker may be better off.
@@ -286,43 +290,66 @@ class Worker:
     async def _issue_for(self, ledger: PostgresLedger, chunk: int) -> None:
         known = await ledger.work(lambda connection: outlook(connection, chunk))
         archives = self._directory / ".sectigo-async" / "archives" / str(chunk)
-        issuance = await self._issuance(ledger, known, archives)
-        if self._stopped.is_set():
+        try:
+            issuance = await self._issuance(ledger, known, archives)
+            if self._stopped.is_set():
+                return
+            has_ordered = await self._carry_out(issuance)
+        except (AuthenticationError, LedgerError):
+            raise
+        except _TROUBLES as error:
+            # It may be in trouble for this host alone.
+            self._pace.slower(error.retry_after if isinstance(error, ServiceError) else None)
+            self._tell(EventKind.TROUBLE, f"chunk {chunk}: {error}")
+            await ledger.work(lambda connection: leave_alone(connection, chunk, _LEFT_ALONE))
             return
-        has_ordered, reason = await self._carry_out(issuance)
-        if reason:
-            await ledger.work(lambda connection: halt(connection, reason))
-            self._tell(EventKind.STOPPED, f"no more is ordered: {reason}")
-        elif issuance.stopped:
+        except Exception as error:  # noqa: BLE001 - a chunk that cannot be worked at is none to begin with for ever
+            if isinstance(error, FileError):
+                await run_to_end(check_mark, self._sink, self._mark)
+            problem = f"chunk {chunk}: {error if isinstance(error, SectigoError) else repr(error)}"
+            self._tell(EventKind.FAILED, problem)
+            await ledger.work(lambda connection: close(connection, chunk, known.times_opened, problem))
             return
+        if issuance.stopped:
+            return
+        await self._end(ledger, chunk, known, issuance)
+        if has_ordered:
+            # That may prove what became of orders in other chunks.
+            await ledger.work(lambda connection: look_again(connection, chunk, _LOOK_AGAIN))
+        if issuance.settles_in is None:
+            with suppress(OSError):
+                await asyncio.to_thread(archives.rmdir)
+
+    async def _end(self, ledger: PostgresLedger, chunk: int, known: Outlook, issuance: Issuance) -> None:
+        """Note what is to become of a chunk."""
+        if issuance.halted:
+            reason = issuance.halted
+            if await ledger.work(lambda connection: halt(connection, reason)):
+                self._tell(EventKind.STOPPED, f"no more is ordered: {reason}")
         elif (settles_in := issuance.settles_in) is not None:
             pause = min(timedelta(seconds=settles_in), _LEFT_ALONE)
             await ledger.work(lambda connection: leave_alone(connection, chunk, pause))
         else:
             await ledger.work(lambda connection: close(connection, chunk, known.times_opened))
-            with suppress(OSError):
-                await asyncio.to_thread(archives.rmdir)
-        if has_ordered:
-            # That may prove what became of orders in other chunks.
-            await ledger.work(lambda connection: look_again(connection, chunk, _LOOK_AGAIN))
 
     async def _issuance(self, ledger: PostgresLedger, known: Outlook, archives: Path) -> Issuance:
         """Return what is to be done for a chunk.
 
         Raises:
             FileError: what opens its certificates cannot be read here.
+            SectigoError: the service does not say what it asks of a password.
         """
         # A directory that is not mounted any more is empty: keys made there would be lost to all others.
-        if await run_to_end(mark_of, self._sink, make=False) != self._mark:
-            raise FileError(f"{self._sink.where('')} is another directory by now", hint="mount it again")
-        sink = self._given or DirectorySink(self._directory, known.terms.options.access)
+        await run_to_end(mark_of, self._sink, make=False)
+        await ledger.work(lambda connection: check_sink(connection, self._mark, self._sink.where("")))
+        sink = MarkedSink(self._given or DirectorySink(self._directory, known.terms.options.access), self._mark)
         unfinished = await ledger.entries({DeviceState.UNKNOWN, DeviceState.ORDERED})
         await run_to_end(_probe_keys, Folders(sink), ledger.run.keys, unfinished)
         return Issuance(
             self._client,
             ledger,
             self._directory,
-            await plan_what_is_left(self._client, ledger),
+            Plan() if known.is_halted else await plan_what_is_left(self._client, ledger),
             options=self._options(known),
             trust=known.terms.trust,
             sink=sink,
@@ -332,8 +359,8 @@ class Worker:
             clock=self._clock,
         )
 
-    async def _carry_out(self, issuance: Issuance) -> tuple[bool, str]:
-        """Return whether an order was placed, and why nobody is to order more; nothing where they are."""
+    async def _carry_out(self, issuance: Issuance) -> bool:
+        """Return whether an order was placed."""
         has_ordered = False
         self._running.add(issuance)
         try:
@@ -341,22 +368,17 @@ class Worker:
                 async for event in events:
                     has_ordered = has_ordered or event.kind is EventKind.ORDERED
                     self._events.put_nowait(attrs.evolve(event, counts=self.counts))
-        except (AuthenticationError, FileError, LedgerError):
-            raise
-        except SectigoError as error:
-            return has_ordered, str(error)
         finally:
             self._running.discard(issuance)
-        return has_ordered, "" if issuance.stopped else issuance.halted
+        return has_ordered
 
     def _options(self, known: Outlook) -> Options:
         """Return how to go about a chunk: with a share of what all workers may do."""
         options = known.terms.options
         size = options.batch_size
         if size is not None or known.has_succeeded or not options.pilot:
-            size = min(size or _BATCH, self._most_open)
-        pilot = options.pilot and not known.has_succeeded
-        return attrs.evolve(options, batch_size=size, most_open=self._most_open, pilot=pilot)
+            size = min(size or _BATCH, self._pace.most_open or _BATCH)
+        return attrs.evolve(options, batch_size=size, pilot=options.pilot and not known.has_succeeded)
 
     def _tell_once(self, text: str) -> None:
         if text != self._told:

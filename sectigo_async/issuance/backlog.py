@@ -8,6 +8,7 @@ from sectigo_async.issuance.devices import Device
 from sectigo_async.issuance.doubt import Doubt
 from sectigo_async.issuance.ledger import DeviceState, Keys
 from sectigo_async.issuance.options import Options
+from sectigo_async.issuance.pace import Pace
 
 PILOT = 25
 """As many devices are ordered before one has succeeded, unless somebody says how many."""
@@ -23,13 +24,15 @@ class Backlog:
         keys: where private keys are made.
         counts: how many devices of the run are in each state, now and later.
         doubt: the orders that nobody knows the outcome of.
+        pace: how much is ordered at once, where several runs share that.
     """
 
-    def __init__(self, options: Options, keys: Keys, counts: Counter[DeviceState], doubt: Doubt) -> None:
+    def __init__(self, options: Options, keys: Keys, counts: Counter[DeviceState], doubt: Doubt, pace: Pace) -> None:
         self._options = options
         self._keys = keys
         self._counts = counts
         self._doubt = doubt
+        self._pace = pace
         self._devices: deque[Device] = deque()
         self._chunks: deque[Sequence[Device]] = deque()
         self._under_way = 0
@@ -67,7 +70,8 @@ class Backlog:
         if settles_in is not None and (bears_witness or self._is_pilot):
             return settles_in
         size = len(self._chunks[0]) if self._chunks else self._next_size
-        most = PILOT if self._is_pilot else self._options.most_open
+        most = self._options.most_open if self._pace.most_open is None else self._pace.most_open
+        most = min(most, PILOT) if self._is_pilot else most
         is_open = self._under_way + self._counts[DeviceState.ORDERED]
         return None if is_open and is_open + size > most else 0.0
 

@@ -18,6 +18,7 @@ class Pace:
         most: what may be under way at once at most (1 or more).
 
     Attributes:
+        most_open: how many devices of one run are ordered and not saved at most, where several share that.
         disk: held while a batch is written: those written at once only wait for each other, since Python runs one
             thread at a time.
         last_good: when something went well last, by the monotonic clock.
@@ -31,6 +32,7 @@ class Pace:
         self._row = 0
         self._under_way = 0
         self._changed = asyncio.Event()
+        self.most_open: int | None = None
         self.disk: asyncio.Lock = asyncio.Lock()
         self.last_good: float = clock.monotonic()
 

@@ -117,6 +117,7 @@ class Issuance:
         self._downloads: Counter[int] = Counter()
         self._failed_in: dict[int, int | None] = {}
         self._leaves_doubts = leaves_doubts
+        self._began = self._clock.monotonic()
         self._looking = False
         self._has_looked = False
         self._failures = 0
@@ -125,7 +126,7 @@ class Issuance:
         self._trouble: SectigoError | None = None
         self.counts: Counter[DeviceState] = Counter()
         self.halted: str = ""
-        self._backlog = Backlog(self._options, ledger.run.keys, self.counts, self._doubt)
+        self._backlog = Backlog(self._options, ledger.run.keys, self.counts, self._doubt, self._pace)
 
     @property
     def parked(self) -> tuple[Order, ...]:
@@ -308,7 +309,8 @@ class Issuance:
         except SectigoError as error:
             self._fatal = self._fatal or error
         if self._trouble is not None and self._options.timeout is not None:
-            silent = self._clock.monotonic() - self._pace.last_good
+            # Before this run began, nobody may have asked for long.
+            silent = self._clock.monotonic() - max(self._pace.last_good, self._began)
             if silent > self._options.timeout:
                 self._fatal = self._fatal or self._trouble
 

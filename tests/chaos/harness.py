@@ -58,10 +58,11 @@ class Service:
     Args:
         rules: its faults.
         seed: of these.
+        delay: seconds until it has issued, where that is not at once.
     """
 
-    def __init__(self, rules: Sequence[FaultRule] = (), seed: int = 0) -> None:
-        self.sandbox = Sandbox(SandboxConfig(issue_delay=0, balance=_BALANCE, faults=tuple(rules), seed=seed))
+    def __init__(self, rules: Sequence[FaultRule] = (), seed: int = 0, delay: float = 0) -> None:
+        self.sandbox = Sandbox(SandboxConfig(issue_delay=delay, balance=_BALANCE, faults=tuple(rules), seed=seed))
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 

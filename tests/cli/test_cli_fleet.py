@@ -198,7 +198,7 @@ def test_where_no_worker_is_at_work_it_is_said_and_waited_no_longer_than_told(ho
 
     assert result.returncode == 8, result.stderr
     assert "no worker is at work: start `sectigo-async worker`" in result.stderr
-    assert "no worker has been at it for 11 s" in result.stderr
+    assert "nothing has happened for 11 s" in result.stderr
     assert json.loads(result.stdout)["planned"] == 1
 
 
@@ -316,13 +316,29 @@ def test_a_worker_that_keeps_keys_elsewhere_ends_and_says_so(hosts: Hosts) -> No
     put_in(hosts)
 
     worker = hosts.run("worker --ledger LEDGER --out elsewhere")
+    with hosts.worker():
+        assert hosts.run(ISSUE).returncode == 0
     issue = hosts.run(ISSUE.replace("--out out", "--out elsewhere"))
 
     for result in (worker, issue):
         assert result.returncode == 1, result.stderr
-        assert "the keys of this run are kept elsewhere" in result.stderr
+        assert "the keys of this run are kept in out, and elsewhere is another place" in result.stderr
         assert "the same --out" in result.stderr
-    assert hosts.status()["planned"] == 1
+    assert hosts.status()["done"] == 1
+
+
+def test_a_mistaken_directory_is_mended_by_the_right_one_as_long_as_nothing_is_ordered(hosts: Hosts) -> None:
+    hosts.devices(1)
+    looking = hosts.start(ISSUE.replace("--out out", "--out tpyo"))
+    wait_until(lambda: len(chunks_of(hosts)) == 1)
+    looking.terminate()
+    looking.communicate(timeout=PATIENCE)
+
+    with hosts.worker():
+        issued = hosts.run(ISSUE)
+
+    assert issued.returncode == 0, issued.stderr
+    assert (hosts.folder / "out" / "gw0.example.com" / "privkey.pem").exists()
 
 
 def put_in(hosts: Hosts) -> None:

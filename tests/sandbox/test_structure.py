@@ -24,6 +24,7 @@ from sectigo_async.issuance import (
     folders,
     make_plan,
     read_devices,
+    sink,
 )
 from sectigo_async.pki import Archive
 from sectigo_async.sandbox import Sandbox, SandboxConfig, SandboxTransport
@@ -104,8 +105,9 @@ async def test_keys_archives_and_files_are_never_on_the_thread_of_the_loop(
 
         monkeypatch.setattr(owner, name, watched)
 
-    for name in ("generate_key", "make_csr", "write_all_private", "write_private", "read_requests"):
+    for name in ("generate_key", "make_csr", "read_requests"):
         watch(folders, name)
+    watch(sink, "write_all_private")
     watch(Archive, "open")
     watch(os, "fsync")
 

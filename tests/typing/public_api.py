@@ -65,7 +65,7 @@ from sectigo_async.fleet import (
     Standing,
     Worker,
     audit_fleet,
-    keep_keys_in,
+    keys_are_kept_in,
     read_fleet,
 )
 from sectigo_async.issuance import (
@@ -301,7 +301,7 @@ async def a_fleet(client: SectigoClient, directory: Path, run: Run, plan: Plan) 
     assert_type(database.has_password, bool)
     async with PostgresLedger.open(database, run) as ledger:
         assert_type(ledger, PostgresLedger)
-        assert_type(await keep_keys_in(ledger, directory), None)
+        assert_type(await keys_are_kept_in(ledger, directory), None)
         assert_type(await ledger.entries(), tuple[Entry, ...])
         fleet = FleetRun(database, ledger, directory, plan)
         async for event in fleet.run():

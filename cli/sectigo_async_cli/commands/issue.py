@@ -131,7 +131,7 @@ def issue(
         async with open_place(client, database or out, run, only_look=dry_run) as opened:
             with noting("nothing was ordered"):
                 if database is not None and not dry_run:
-                    await _keep_keys_in(opened, out)
+                    await _see_where_keys_are(opened, out)
                 base = None if file == "-" else Path(file).parent
                 plan = await make_plan(client, opened, out, listed, base=base, retry_failed=retry_failed)
                 plan = _judge(chosen, listed, plan, skip_invalid=skip_invalid, dry_run=dry_run)
@@ -157,11 +157,11 @@ def issue(
     run_client(ctx, job)
 
 
-async def _keep_keys_in(opened: Ledger, out: Path) -> None:
-    from sectigo_async.fleet import PostgresLedger, keep_keys_in
+async def _see_where_keys_are(opened: Ledger, out: Path) -> None:
+    from sectigo_async.fleet import PostgresLedger, keys_are_kept_in
 
     assert isinstance(opened, PostgresLedger)
-    await keep_keys_in(opened, out)
+    await keys_are_kept_in(opened, out)
 
 
 def _fleet_run(
@@ -299,7 +299,7 @@ def _end(chosen: Settings, issuance: Going, plan: Plan, out: Path, database: "Da
         ledger = chosen.command("reconcile", "--ledger", str(database or out))
         say(f"do not order again what is unknown: the same command looks for it again; or decide with {ledger}")
     if code in {exit_codes.PENDING, exit_codes.INTERRUPTED}:
-        say(GOES_ON if database is None else WORKERS_GO_ON)
+        say(GOES_ON if database is None or code == exit_codes.PENDING else WORKERS_GO_ON)
     raise typer.Exit(code)
 
 
