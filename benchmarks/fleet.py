@@ -37,6 +37,7 @@ from benchmarks.figures import Figure
 from benchmarks.issuance import Server, sandbox_process, signed_in, signing
 from sectigo_async.fleet import Database, FleetRun, PostgresLedger, read_fleet
 from sectigo_async.issuance import DeviceState, Keys, Options, Run, make_plan, read_devices
+from sectigo_async.issuance.backlog import PILOT
 from sectigo_async.sandbox import SandboxConfig
 from tests.fleet.postgres import Postgres, places, running
 
@@ -300,7 +301,8 @@ async def ready(place: Hall, workers: int) -> None:
 
 def fleet(postgres: Postgres, setting: Setting, workers: int, directory: Path | None) -> Spent:
     """Have so many workers issue, and return what that took."""
-    devices = setting.each * workers
+    # The first chunk is a small one, whatever the orders: with it, as many chunks as there would be otherwise.
+    devices = setting.each * workers - max(0, setting.batch_size - PILOT)
     names = [f"gw{number}.example.com" for number in range(devices)]
     options = Options(
         batch_size=setting.batch_size,
@@ -355,8 +357,8 @@ def settings(each: int) -> tuple[Setting, ...]:
     """Return the settings, with so many devices for each worker."""
     return (
         Setting(name="waiting", delay=5, each=each),
-        Setting(name="signer", delay=1, signing=0.005, each=each),
-        Setting(name="cores", batch_size=500, each=5 * each),
+        Setting(name="signer", delay=1, signing=0.005, each=3 * each // 2),
+        Setting(name="cores", batch_size=500, each=3 * each),
     )
 
 
