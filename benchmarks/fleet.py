@@ -356,7 +356,7 @@ def limit(setting: Setting) -> float:
 def settings(each: int) -> tuple[Setting, ...]:
     """Return the settings, with so many devices for each worker."""
     return (
-        Setting(name="waiting", delay=5, each=each),
+        Setting(name="waiting", delay=10, each=each),
         Setting(name="signer", delay=1, signing=0.005, each=3 * each // 2),
         Setting(name="cores", batch_size=500, each=3 * each),
     )
