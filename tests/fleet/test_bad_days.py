@@ -212,10 +212,6 @@ async def _put_in_only(site: Site, names: list[str], options: Options | None = N
     """Put a list in, and look on no further."""
     lines = [f"{name},SN-{number:04}" for number, name in enumerate(names)]
     listed = read_devices("\n".join(["common_name,serialNumber", *lines]).encode())
-        "\n".join(
-            ["common_name,serialNumber", *(f"{name},SN-{number:04}" for number, name in enumerate(names))]
-        ).encode()
-    )
     async with site.client() as client, PostgresLedger.open(site.database, site.run(), floor=1) as ledger:
         plan = await make_plan(client, ledger, site.directory, listed)
         fleet = FleetRun(site.database, ledger, site.directory, plan, options=options)
