@@ -263,6 +263,12 @@ def _is_local(host: str) -> bool:
         return False
 
 
+async def bound_waits(connection: Connection) -> None:
+    """Let no statement of a session wait for ever."""
+    await connection.execute(_WAITS)
+    await connection.commit()
+
+
 async def has_tables(connection: Connection) -> bool:
     """Say whether a run was put into the database.
 

@@ -18,7 +18,7 @@ from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from procrastinate.jobs import Status
 
 from sectigo_async.files import Access
-from sectigo_async.fleet.database import Connection, Database
+from sectigo_async.fleet.database import Connection, Database, bound_waits
 from sectigo_async.issuance.backlog import PILOT
 from sectigo_async.issuance.ledger import Keys
 from sectigo_async.issuance.options import Options
@@ -100,7 +100,9 @@ def make_app(
         tend: looks what is to be done.
         every: seconds between two looks (1 to 60); one worker makes each.
     """
-    connector = PsycopgConnector(conninfo=database.conninfo, min_size=1, max_size=4, timeout=15)
+    connector = PsycopgConnector(
+        conninfo=database.conninfo, min_size=1, max_size=4, timeout=15, configure=bound_waits
+    )
     app = App(connector=connector)
 
     @app.task(name=ISSUE, queue=QUEUE)

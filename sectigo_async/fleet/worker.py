@@ -201,19 +201,27 @@ class Worker:
         try:
             async with app.open_async():
                 serving = self._serving = asyncio.create_task(self._do_jobs(app))
-                try:
-                    await asyncio.wait([serving])
-                finally:
-                    serving.cancel()
-                    await asyncio.wait([serving])
-                if not serving.cancelled():
-                    serving.result()
+                await self._until_served(serving)
         except (ProcrastinateException, psycopg.Error, OSError) as error:
             cause = error.__cause__ or error
             self._tell(EventKind.TROUBLE, f"the database does not answer, and is asked again: {cause}")
             await self._rest(_SHORTEST)
         finally:
             self._serving = None
+
+    async def _until_served(self, serving: "asyncio.Task[None]") -> None:
+        """Wait until no more jobs are done; once somebody said stop, no longer than they were promised."""
+        stopping = asyncio.create_task(self._stopped.wait())
+        try:
+            await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+            # A database that hangs would keep it for ever.
+            await asyncio.wait([serving], timeout=_GRACE + _SHORTEST if self._stopped.is_set() else None)
+        finally:
+            for task in (serving, stopping, *self._jobs):
+                task.cancel()
+            await asyncio.wait([serving, stopping], timeout=_SHORTEST)
+        if serving.done() and not serving.cancelled():
+            serving.result()
 
     async def _do_jobs(self, app: App) -> None:
         if self._stopped.is_set():

@@ -333,6 +333,7 @@ def test_a_mistaken_directory_is_mended_by_the_right_one_as_long_as_nothing_is_o
     wait_until(lambda: len(chunks_of(hosts)) == 1)
     looking.terminate()
     looking.communicate(timeout=PATIENCE)
+    assert hosts.run(f"{ISSUE} --timeout 2").returncode == 8
 
     with hosts.worker():
         issued = hosts.run(ISSUE)
