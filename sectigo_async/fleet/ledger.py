@@ -137,6 +137,9 @@ class PostgresLedger:
 
     async def release(self) -> None:
         """Let others put lists into the ledger; this one is only read from now on, in sessions for a moment."""
+        with self._database.errors():
+            # At once, and not when the server notices that the session is over.
+            await self._connection.execute("SELECT pg_advisory_unlock_all()")
         self._is_released = True
         await self._connection.close()
 

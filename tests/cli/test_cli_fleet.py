@@ -90,7 +90,7 @@ class Hosts:
             process.communicate()
 
     def devices(self, count: int) -> None:
-        names = [f"gw{number}.example.com" for number in range(count)]
+        names = [f"unit{number}.example.com" for number in range(count)]
         (self.folder / "devices.csv").write_text("\n".join(["common_name", *names, ""]))
 
     def status(self, **extra: str) -> Any:
@@ -143,7 +143,7 @@ def test_a_list_is_issued_for_by_workers_and_told_of_from_anywhere(hosts: Hosts)
     with (hosts.folder / "out" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == ["done"] * 30
-    assert len(list((hosts.folder / "out").glob("gw*/privkey.pem"))) == 30
+    assert len(list((hosts.folder / "out").glob("unit*/privkey.pem"))) == 30
     assert "at work at the run of profile 42 with keys local by demo at" in first[0]
     for said in (*first, *second):
         assert "no more is ordered here: interrupted" in said
@@ -339,7 +339,7 @@ def test_a_mistaken_directory_is_mended_by_the_right_one_as_long_as_nothing_is_o
         issued = hosts.run(ISSUE)
 
     assert issued.returncode == 0, issued.stderr
-    assert (hosts.folder / "out" / "gw0.example.com" / "privkey.pem").exists()
+    assert (hosts.folder / "out" / "unit0.example.com" / "privkey.pem").exists()
 
 
 def put_in(hosts: Hosts) -> None:
@@ -413,7 +413,7 @@ def test_a_dry_run_leaves_no_trace_in_an_empty_database(hosts: Hosts) -> None:
     result = hosts.run(f"{ISSUE} --dry-run")
 
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["toOrder"] == ["gw0.example.com", "gw1.example.com"]
+    assert json.loads(result.stdout)["toOrder"] == ["unit0.example.com", "unit1.example.com"]
     with psycopg.connect(hosts.ledger) as connection:
         assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
     assert not (hosts.folder / "out").exists()

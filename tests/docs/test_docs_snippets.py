@@ -12,6 +12,7 @@ shows must come. Any other fence is only read. A comment on the line before a fe
 Python that waits outside of a function has a `client` to wait with.
 """
 
+import itertools
 import os
 import re
 import shlex
@@ -22,6 +23,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ PAGES = sorted(
 FENCE = re.compile(r"^(?:<!-- ([^\n]*) -->\n)?^(`{3,})([a-z]*)\n(.*?)^\2$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`(sectigo-async [^`\n]+)`(?!`)")
 PORT = "8831"
+# Test processes that run at once begin at different ports.
+_PORTS = itertools.count(10000 + os.getpid() % 9000)
 EVERYWHERE = dict.fromkeys(("--json", "--table", "--csv", "--quiet", "--no-input"), False)
 FRAGMENT = """\
 import asyncio
@@ -158,9 +162,7 @@ def follow(page: str, home: Path) -> None:
     folder = home / ".snippets"
     for made in (folder, home / "work"):
         made.mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(_free_port())
     script = folder / "script"
     script.write_text(script_of(fences, folder, port))
     process = subprocess.Popen(
@@ -190,6 +192,14 @@ def follow(page: str, home: Path) -> None:
             for line in shown:
                 words = " ".join(line.split()[:2])
                 assert words in came or words == "...", f"{page}: {typed} does not show {line!r}, but:\n{written}"
+
+
+def _free_port() -> int:
+    """Return a port that nobody is given who asks for any: a page starts its simulator there more than once."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port := next(_PORTS)))
+            return port
 
 
 @pytest.fixture(scope="module")
