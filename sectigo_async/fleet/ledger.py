@@ -184,7 +184,7 @@ class PostgresLedger:
 
     async def amend(self, *, new: Iterable[Device] = (), changed: Iterable[Device] = ()) -> None:
         """Add devices, and change some for which nothing is ordered; a worker that has one of these loses it."""
-        renewed = {device.key: _document(device) for device in changed}
+        renewed = {device.key: device.to_json() for device in changed}
         added = list(new)
 
         async def work(connection: Connection) -> None:
@@ -491,7 +491,7 @@ async def _try_lock(connection: Connection, number: int, which: int) -> bool:
 def _row(
     device: Device, state: DeviceState, order_id: str | None = None, outcome: Outcome | None = None
 ) -> tuple[object, ...]:
-    return (device.key, _document(device), order_id, *_values(outcome or Outcome(state=state)))
+    return (device.key, device.to_json(), order_id, *_values(outcome or Outcome(state=state)))
 
 
 def _values(outcome: Outcome) -> tuple[object, ...]:
@@ -504,15 +504,9 @@ def storable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
-def _document(device: Device) -> str:
-    return json.dumps(attrs.asdict(device))
-
-
 def _entry(row: Sequence[Any]) -> Entry:
-    document = json.loads(row[0])
-    document["dns_names"] = tuple(document["dns_names"])
     return Entry(
-        device=Device(**document),
+        device=Device.from_json(row[0]),
         state=DeviceState(row[1]),
         order_id=row[2] or "",
         batch_id=row[3],

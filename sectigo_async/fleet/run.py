@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from procrastinate.exceptions import ConnectorException
 
 from sectigo_async.clock import Clock, SystemClock
-from sectigo_async.errors import InvalidArgumentError, LedgerError
+from sectigo_async.errors import LedgerError
 from sectigo_async.fleet.database import Connection, Database
 from sectigo_async.fleet.ledger import PostgresLedger
 from sectigo_async.fleet.marks import mark_of
@@ -19,7 +19,7 @@ from sectigo_async.fleet.share import SILENCE, Standing, bind_sink, check_sink, 
 from sectigo_async.issuance.events import Event, EventKind
 from sectigo_async.issuance.ledger import DeviceState
 from sectigo_async.issuance.options import Options
-from sectigo_async.issuance.plan import Plan
+from sectigo_async.issuance.plan import Plan, write_plan
 from sectigo_async.issuance.sink import DirectorySink, Sink
 from sectigo_async.models import Order, OrderState
 from sectigo_async.threads import run_to_end
@@ -68,11 +68,7 @@ class FleetRun:
         sink: Sink | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if plan.problems:
-            raise InvalidArgumentError(
-                f"{len(plan.problems)} problems in the list; the first: {plan.problems[0]}",
-                hint="mend them, or leave them out: plan.without_problems()",
-            )
+        plan.check()
         self._database = database
         self._ledger = ledger
         self._plan = plan
@@ -145,16 +141,7 @@ class FleetRun:
     async def _put_in(self) -> None:
         await keys_are_kept_in(self._ledger, self._sink)
         mark = await run_to_end(mark_of, self._sink, make=False)
-        known = {entry.device.key: entry for entry in await self._ledger.entries()}
-        changed = {device.key for device in self._plan.changed}
-        new = [device for device in self._plan.devices if device.key not in known]
-        await self._ledger.amend(new=new, changed=self._plan.changed)
-        again = [
-            device.key
-            for device in self._plan.devices
-            if device.key in known and device.key not in changed and known[device.key].state is DeviceState.FAILED
-        ]
-        await self._ledger.retry(again)
+        await write_plan(self._ledger, self._plan)
         keys = self._ledger.run.keys
 
         async def work(connection: Connection) -> None:

@@ -9,7 +9,7 @@ from sectigo_async.errors import FileError
 from sectigo_async.fleet.database import Connection, Database
 from sectigo_async.fleet.ledger import order_of, run_of, storable
 from sectigo_async.fleet.marks import MARK, OTHER_SINK
-from sectigo_async.fleet.queue import QUEUE, Terms
+from sectigo_async.fleet.queue import ISSUE, Terms
 from sectigo_async.issuance.audit import Finding, audit_orders
 from sectigo_async.issuance.ledger import DeviceState, Run
 from sectigo_async.models import Order
@@ -43,9 +43,9 @@ async def check_sink(connection: Connection, mark: str, where: str, *, may_move:
     query = (
         "SELECT sink, sink_place FROM sectigo_run"
         " WHERE NOT %s OR (sink <> '' AND (EXISTS (SELECT FROM sectigo_orders) OR EXISTS"
-        " (SELECT FROM procrastinate_jobs WHERE status = 'doing' AND queue_name = %s AND priority = 0)))"
+        " (SELECT FROM procrastinate_jobs WHERE status = 'doing' AND task_name = %s)))"
     )
-    row = await (await connection.execute(query, [may_move, QUEUE])).fetchone()
+    row = await (await connection.execute(query, [may_move, ISSUE])).fetchone()
     if row is not None and row[0] != mark:
         raise FileError(
             f"the keys of this run are kept in {row[1]}, and {where} is another place, or has lost its mark",
@@ -88,12 +88,12 @@ async def standing(connection: Connection, silence: timedelta) -> Standing:
         " (SELECT FROM sectigo_devices devices WHERE devices.chunk = chunks.chunk"
         " AND devices.state IN ('ordered', 'outcome unknown')))),"
         " (SELECT count(*) FROM procrastinate_jobs"
-        " WHERE status = 'doing' AND queue_name = %s AND queueing_lock <> 'sectigo-async tend'),"
+        " WHERE status = 'doing' AND task_name = %s),"
         " (SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - %s), halted,"
         " coalesce((SELECT problem FROM sectigo_chunks WHERE problem <> '' ORDER BY chunk LIMIT 1), '')"
         " FROM sectigo_run"
     )
-    row = await (await connection.execute(query, [QUEUE, silence])).fetchone()
+    row = await (await connection.execute(query, [ISSUE, silence])).fetchone()
     assert row is not None
     return Standing(
         counts={state: int(found.get(state.value, 0)) for state in DeviceState},

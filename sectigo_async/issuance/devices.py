@@ -4,6 +4,7 @@ Nothing of a list is ordered before all of it was read: what is wrong is told at
 """
 
 import enum
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,6 +63,21 @@ class Device:
     parameters: Mapping[str, str] = attrs.field(factory=dict, repr=lambda given: f"<{', '.join(map(repr, given))}>")
     csr: str | None = None
     request: str = ""
+
+    def to_json(self) -> str:
+        """Return it as ledgers keep it."""
+        return json.dumps(attrs.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Device":
+        """Return the device that `to_json` returned.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is no such text.
+        """
+        document = json.loads(text)
+        return cls(**document | {"dns_names": tuple(document["dns_names"])})
+
     line: int
 
 

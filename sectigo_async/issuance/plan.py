@@ -76,6 +76,18 @@ class Plan:
         """How many licences are missing for all of it, as far as is known."""
         return 0 if self.balance is None else max(0, len(self.devices) - self.balance)
 
+    def check(self) -> None:
+        """See that it can be carried out.
+
+        Raises:
+            InvalidArgumentError: the list has problems.
+        """
+        if self.problems:
+            raise InvalidArgumentError(
+                f"{len(self.problems)} problems in the list; the first: {self.problems[0]}",
+                hint="mend them, or leave them out: plan.without_problems()",
+            )
+
     def without_problems(self) -> "Plan":
         """Return a plan for the lines with which nothing is wrong."""
         bad = {problem.line for problem in self.problems}
@@ -175,6 +187,24 @@ async def make_plan(
         balance=await balance_of(client, run.profile_id),
         password_rule=_password_rule(rules.values()),
     )
+
+
+async def write_plan(ledger: Ledger, plan: Plan) -> dict[str, Entry]:
+    """Have a ledger know the devices of a plan as planned; return those that it knew before, by `Device.key`.
+
+    Raises:
+        LedgerError: it cannot be read or written; or something is ordered for a device that changed.
+    """
+    known = {entry.device.key: entry for entry in await ledger.entries()}
+    changed = {device.key for device in plan.changed}
+    again = [
+        device.key
+        for device in plan.devices
+        if device.key in known and device.key not in changed and known[device.key].state is DeviceState.FAILED
+    ]
+    await ledger.amend(new=[one for one in plan.devices if one.key not in known], changed=plan.changed)
+    await ledger.retry(again)
+    return known
 
 
 async def plan_what_is_left(client: SectigoClient, ledger: Ledger) -> Plan:

@@ -18,7 +18,6 @@ from sectigo_async.errors import (
     BadRequestError,
     BatchFailed,
     BatchNotReady,
-    InvalidArgumentError,
     NoReplyError,
     OutcomeUnknownError,
     RateLimitError,
@@ -36,7 +35,7 @@ from sectigo_async.issuance.folders import Batched, Folders, judge_again, save, 
 from sectigo_async.issuance.ledger import DeviceState, Entry, Intent, Keys, Ledger, Outcome
 from sectigo_async.issuance.options import Options
 from sectigo_async.issuance.pace import Pace
-from sectigo_async.issuance.plan import Plan, balance_of, parameters_of
+from sectigo_async.issuance.plan import Plan, balance_of, parameters_of, write_plan
 from sectigo_async.issuance.sink import DirectorySink, Sink
 from sectigo_async.models import Batch, Order, OrderState, Reconciliation
 from sectigo_async.pki import Archive
@@ -94,11 +93,7 @@ class Issuance:
         leaves_doubts: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        if plan.problems:
-            raise InvalidArgumentError(
-                f"{len(plan.problems)} problems in the list; the first: {plan.problems[0]}",
-                hint="mend them, or leave them out: plan.without_problems()",
-            )
+        plan.check()
         self._client = client
         self._ledger = ledger
         self._plan = plan
@@ -195,17 +190,8 @@ class Issuance:
 
     async def _begin(self) -> None:
         """Take the plan into the ledger, and what stands there into the run."""
-        changed = {device.key for device in self._plan.changed}
-        known = {entry.device.key: entry for entry in await self._ledger.entries()}
+        known = await write_plan(self._ledger, self._plan)
         await run_to_end(sweep, self._folders, self._archives, known.values())
-        new = [device for device in self._plan.devices if device.key not in known]
-        await self._ledger.amend(new=new, changed=self._plan.changed)
-        again = [
-            device.key
-            for device in self._plan.devices
-            if device.key in known and device.key not in changed and known[device.key].state is DeviceState.FAILED
-        ]
-        await self._ledger.retry(again)
         self.counts.update(await self._ledger.counts())
         self._backlog.add(self._plan.devices)
         for order in await self._ledger.orders():

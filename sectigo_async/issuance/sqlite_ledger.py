@@ -147,7 +147,7 @@ class SqliteLedger:
     async def amend(self, *, new: Iterable[Device] = (), changed: Iterable[Device] = ()) -> None:
         """Add devices, and change some for which nothing is ordered; these are `PLANNED` from now on."""
         added = [_row(device, DeviceState.PLANNED) for device in new]
-        others = [(device.key, _document(device)) for device in changed]
+        others = [(device.key, device.to_json()) for device in changed]
 
         def work(database: sqlite3.Connection) -> None:
             now = self._clock.time()
@@ -358,7 +358,7 @@ def _add(database: sqlite3.Connection, rows: Iterable[Sequence[object]], now: fl
 def _row(
     device: Device, state: DeviceState, order_id: str | None = None, outcome: Outcome | None = None
 ) -> tuple[object, ...]:
-    return (device.key, _document(device), order_id, *_values(outcome or Outcome(state=state)))
+    return (device.key, device.to_json(), order_id, *_values(outcome or Outcome(state=state)))
 
 
 def _values(outcome: Outcome) -> tuple[object, ...]:
@@ -366,15 +366,9 @@ def _values(outcome: Outcome) -> tuple[object, ...]:
     return (outcome.state.value, outcome.error, outcome.warning, outcome.serial_number, until)
 
 
-def _document(device: Device) -> str:
-    return json.dumps(attrs.asdict(device))
-
-
 def _entry(row: Sequence[Any]) -> Entry:
-    document = json.loads(row[0])
-    document["dns_names"] = tuple(document["dns_names"])
     return Entry(
-        device=Device(**document),
+        device=Device.from_json(row[0]),
         state=DeviceState(row[1]),
         order_id=row[2] or "",
         batch_id=row[3],
