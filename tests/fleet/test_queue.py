@@ -132,8 +132,8 @@ SELECT 'mail', 'send', '{}', 'succeeded' FROM generate_series(1, 300)
 """
 ONE_IN_EACH_QUEUE_FOR_EACH_WORKER = """
 INSERT INTO procrastinate_jobs (queue_name, task_name, args, status, queueing_lock, worker_id)
-SELECT queue, 'sectigo_async.issue_chunk', '{}', 'doing', queue || worker.id, worker.id
-FROM procrastinate_workers worker, (VALUES ('mail'), ('sectigo-async')) AS queues (queue)
+SELECT queue, task, '{}', 'doing', queue || worker.id, worker.id FROM procrastinate_workers worker,
+(VALUES ('mail', 'send'), ('sectigo-async', 'sectigo_async.issue_chunk')) AS queues (queue, task)
 """
 
 
