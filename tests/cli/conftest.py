@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -67,11 +68,12 @@ def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
-    """Start `sectigo-async` in the test's folder, without any of its settings."""
+def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start `sectigo-async` in the test's folder, without any of its settings; it does not outlive the test."""
+    started: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str, **extra: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [PROGRAM, *arguments],
             cwd=tmp_path,
             env=environment(tmp_path / "home", **extra),
@@ -80,8 +82,19 @@ def start(tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
             stderr=subprocess.PIPE,
             text=True,
         )
+        started.append(process)
+        return process
 
-    return begin
+    # Whoever runs the tests may ignore it, as nohup does, and a child would inherit that.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield begin
+    signal.signal(signal.SIGHUP, before)
+    for process in started:
+        process.kill()
+        for pipe in (process.stdout, process.stderr):
+            assert pipe is not None
+            pipe.close()
+        process.wait(10)
 
 
 @pytest.fixture
