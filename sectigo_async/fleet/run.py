@@ -73,7 +73,7 @@ class FleetRun:
         self._ledger = ledger
         self._plan = plan
         self._terms = Terms(options=options or Options(), trust=None if trust is None else tuple(trust))
-        self._sink: Sink = sink or DirectorySink(directory, self._terms.options.access)
+        self._sink: Sink = sink or DirectorySink(directory.absolute(), self._terms.options.access)
         self._clock = clock or SystemClock()
         self._leaving = asyncio.Event()
         self.counts: Counter[DeviceState] = Counter()
@@ -181,7 +181,7 @@ async def keys_are_kept_in(ledger: PostgresLedger, sink: Sink | Path) -> None:
         FileError: they are kept elsewhere, or cannot be kept there.
         LedgerError: the database is out of reach.
     """
-    place: Sink = DirectorySink(sink) if isinstance(sink, Path) else sink
+    place: Sink = DirectorySink(sink.absolute()) if isinstance(sink, Path) else sink
     mark = await run_to_end(mark_of, place)
     await ledger.work(lambda connection: check_sink(connection, mark, place.where(""), may_move=True))
 

@@ -98,7 +98,7 @@ class Worker:
         self._database = database
         self._directory = directory
         self._given = sink
-        self._sink: Sink = sink or DirectorySink(directory)
+        self._sink: Sink = sink or DirectorySink(directory.absolute())
         self._heartbeat = heartbeat
         self._clock = clock or SystemClock()
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()

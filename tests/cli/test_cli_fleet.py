@@ -322,7 +322,8 @@ def test_a_worker_that_keeps_keys_elsewhere_ends_and_says_so(hosts: Hosts) -> No
 
     for result in (worker, issue):
         assert result.returncode == 1, result.stderr
-        assert "the keys of this run are kept in out, and elsewhere is another place" in result.stderr
+        out, elsewhere = hosts.folder / "out", hosts.folder / "elsewhere"
+        assert f"the keys of this run are kept in {out}, and {elsewhere} is another place" in result.stderr
         assert "the same --out" in result.stderr
     assert hosts.status()["done"] == 1
 
