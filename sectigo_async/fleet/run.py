@@ -181,9 +181,13 @@ async def keys_are_kept_in(ledger: PostgresLedger, sink: Sink | Path) -> None:
         FileError: they are kept elsewhere, or cannot be kept there.
         LedgerError: the database is out of reach.
     """
-    place: Sink = DirectorySink(sink.absolute()) if isinstance(sink, Path) else sink
+    place = _sink(sink)
     mark = await run_to_end(mark_of, place)
     await ledger.work(lambda connection: check_sink(connection, mark, place.where(""), may_move=True))
+
+
+def _sink(place: Sink | Path) -> Sink:
+    return DirectorySink(place.absolute()) if isinstance(place, Path) else place
 
 
 async def _not_here(_: object) -> None:
